@@ -1,0 +1,49 @@
+"""Words typed by a person -> calls. One file per command, no logic, nothing heavy imported.
+
+`main` is the one place that catches our errors: one line on stderr and the error's exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from whisper_npu.cli import transcribe
+from whisper_npu.errors import WhisperNpuError
+
+app = typer.Typer(
+    name="whisper-npu",
+    help="Speech to text with Whisper, on the NPU of Rockchip boards and on any CPU.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("transcribe")(transcribe.transcribe)
+
+
+def _print_version(*, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"whisper-npu {version('whisper-npu')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except WhisperNpuError as error:
+        typer.echo(f"whisper-npu: {error}", err=True)
+        sys.exit(error.exit_code)

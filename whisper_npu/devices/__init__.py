@@ -1,0 +1,89 @@
+"""What a device is: it encodes a window and decodes tokens; nobody looks inside its values.
+
+`decoding` and `transcribe` see `Device` and `Session`; `model` sees `Ops`. A device that is
+emulated or modelled says so in its `name`, which every report and log line prints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from whisper_npu.model import Conv, Linear, Norm
+
+    Float = NDArray[np.float32]
+
+A = TypeVar("A")  # an activation in the device's own order: row-major, NPU tiles, ...
+
+
+class Session(Protocol):
+    """One window being decoded: the key/value cache of one to `beams` hypotheses.
+
+    It starts with one row; `reorder` makes more of them.
+    """
+
+    def step(self, tokens: NDArray[np.int64], *, every_position: bool = False) -> Float:
+        """Append tokens to each row and predict what follows.
+
+        tokens  (B, T)     int64    T > 1 for a prompt, 1 in the loop; B as of the last reorder
+        return  (B, V)     float32  logits after the last token
+                (B, T, V)           with every_position
+        """
+        ...
+
+    def reorder(self, sources: Sequence[int]) -> None:
+        """Row i continues row sources[i]; the number of rows becomes len(sources) <= beams."""
+        ...
+
+    def attention(self) -> Float:
+        """Cross-attention of the alignment heads for every token so far (opened with align).
+
+        return  (A, T, C)  float32  scores before the softmax, row 0; C = audio positions
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Device(Protocol):
+    """Runs one model. Errors: DeviceError when opened, DeviceFault from any call."""
+
+    @property
+    def name(self) -> str:
+        """For people, as printed everywhere: "cpu int8", "npu fp16 (emulated rk3588)"."""
+        ...
+
+    def encode(self, mel: Float) -> Any:
+        """Encode one window.
+
+        mel     (n_mels, 3000)  float32  30 s of log-mel, zero beyond the end of the audio
+        return  opaque          what `session` wants; owned by this device
+        """
+        ...
+
+    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
+        """Begin to decode an encoded window; any number of sessions may share it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Ops(Protocol[A]):
+    """The layers a Whisper encoder is made of, over activations in the device's own order."""
+
+    def conv_gelu(self, x: A, conv: Conv, stride: int) -> A: ...
+
+    def add(self, x: A, rows: Float) -> A: ...
+
+    def layer_norm(self, x: A, norm: Norm) -> A: ...
+
+    def linear(
+        self, x: A, linear: Linear, *, gelu: bool = False, residual: A | None = None
+    ) -> A: ...
+
+    def attention(self, query: A, key: A, value: A, n_heads: int) -> A: ...

@@ -1,0 +1,41 @@
+"""The CPU device: every layer by the reference kernels, in float32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whisper_npu.checkpoint import Checkpoint
+
+    Float = NDArray[np.float32]
+
+
+class CpuDevice:
+    """A `devices.Device` in numpy: exact, and the slowest."""
+
+    name = "cpu f32"
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._model = Whisper(checkpoint)
+        self._ops = NumpyOps()
+
+    def encode(self, mel: Float) -> Sequence[tuple[Float, Float]]:
+        features = encode(self._model, self._ops, np.ascontiguousarray(mel.T))
+        return cross_keys_values(self._model, self._ops, features)
+
+    def session(
+        self, encoded: Sequence[tuple[Float, Float]], *, beams: int = 1, align: bool = False
+    ) -> NumpySession:
+        del beams  # numpy arrays grow as needed
+        return NumpySession(self._model, encoded, align=align)
+
+    def close(self) -> None:
+        del self._model

@@ -1,0 +1,1 @@
+"""The layers of Whisper as functions over arrays."""

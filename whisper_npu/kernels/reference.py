@@ -1,0 +1,110 @@
+"""Whisper's layers in numpy float32: the definition of correct for every other kernel.
+
+Written for clarity; the fallback where no compiled kernels are installed.
+Axes: T rows, D width, H heads, K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+
+EPSILON = 1e-5  # layer norm, as in torch
+
+
+def erf(x: Float) -> Float:
+    """Error function to 2e-7 (Abramowitz and Stegun 7.1.26).
+
+    x       (...)  float32
+    return  (...)  float32  in [-1, 1]
+    """
+    z = np.abs(x)
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    series = t * np.float32(1.061405429) - np.float32(1.453152027)
+    series = (series * t + np.float32(1.421413741)) * t - np.float32(0.284496736)
+    series = (series * t + np.float32(0.254829592)) * t
+    return np.copysign(1 - series * np.exp(-z * z), x)
+
+
+def gelu(x: Float) -> Float:
+    """X * P(N(0, 1) < x), the exact form that Whisper was trained with."""
+    return np.float32(0.5) * x * (1 + erf(x * np.float32(np.sqrt(0.5))))
+
+
+def layer_norm(x: Float, weight: Float, bias: Float) -> Float:
+    """Normalise each row to mean 0 and variance 1, then scale and shift.
+
+    x             (..., D)  float32
+    weight, bias  (D,)      float32
+    """
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = np.mean(np.square(centred), axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + np.float32(EPSILON)) * weight + bias
+
+
+def linear(x: Float, weight: Float, bias: Float | None = None) -> Float:
+    """X       (..., K)  float32
+    weight  (N, K)    float32
+    bias    (N,)      float32
+    return  (..., N)  float32
+    """
+    y: Float = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def conv1d(x: Float, weight: Float, bias: Float, stride: int) -> Float:
+    """Convolution of width 3 over time, one frame of zero padding on each side.
+
+    x       (T, K)             float32  time first
+    weight  (N, K, 3)          float32
+    return  (T // stride, N)   float32
+    """
+    n_frames = len(x)
+    padded = np.pad(x, ((1, 1), (0, 0)))
+    # im2col: the three taps side by side -> (T // stride, 3 * K)
+    taps = [padded[tap : tap + n_frames : stride] for tap in range(3)]
+    columns = np.concatenate(taps, axis=1)
+    return linear(columns, weight.transpose(0, 2, 1).reshape(len(weight), -1), bias)
+
+
+def softmax(x: Float) -> Float:
+    """Over the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def split_heads(x: Float, n_heads: int) -> Float:
+    """(..., T, D) -> (..., H, T, D / H)."""
+    return np.moveaxis(x.reshape(*x.shape[:-1], n_heads, -1), -2, -3)
+
+
+def attention_scores(query: Float, key: Float, n_heads: int) -> Float:
+    """Query   (..., T, D)     float32
+    key     (..., S, D)     float32
+    return  (..., H, T, S)  float32  scaled dot products, before the softmax
+    """
+    scale = np.float32((query.shape[-1] // n_heads) ** -0.5)
+    return split_heads(query * scale, n_heads) @ split_heads(key, n_heads).swapaxes(-1, -2)
+
+
+def attention(query: Float, key: Float, value: Float, n_heads: int, *, causal: bool) -> Float:
+    """Multi-head attention.
+
+    query       (..., T, D)  float32
+    key, value  (..., S, D)  float32
+    causal                   the T queries are the last of the S positions and see no later one
+    return      (..., T, D)  float32
+    """
+    n_queries, n_keys = query.shape[-2], key.shape[-2]
+    scores = attention_scores(query, key, n_heads)  # (..., H, T, S)
+    if causal and n_queries > 1:
+        future = np.triu(np.ones((n_queries, n_keys), bool), k=n_keys - n_queries + 1)
+        scores = np.where(future, np.float32(-np.inf), scores)
+    mixed = softmax(scores) @ split_heads(value, n_heads)  # (..., H, T, D / H)
+    return np.moveaxis(mixed, -3, -2).reshape(query.shape)

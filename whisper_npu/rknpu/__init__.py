@@ -1,0 +1,1 @@
+"""Everything that is Rockchip; nothing above `devices.npu` knows it."""

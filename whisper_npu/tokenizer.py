@@ -1,0 +1,168 @@
+"""tokens <-> text, and the ids of the special tokens, from a model's tokenizer.json.
+
+The byte-level BPE itself is the `tokenizers` library. Nothing here assumes Whisper's vocabulary
+sizes: special tokens are found by name. Source of the rules: openai/whisper tokenizer.py.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import tokenizers
+
+from whisper_npu.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+TIME_PRECISION = 0.02  # seconds between two timestamp tokens
+
+# fmt: off
+LANGUAGES = {  # in the order of their tokens
+    "en": "english", "zh": "chinese", "de": "german", "es": "spanish", "ru": "russian",
+    "ko": "korean", "fr": "french", "ja": "japanese", "pt": "portuguese", "tr": "turkish",
+    "pl": "polish", "ca": "catalan", "nl": "dutch", "ar": "arabic", "sv": "swedish",
+    "it": "italian", "id": "indonesian", "hi": "hindi", "fi": "finnish", "vi": "vietnamese",
+    "he": "hebrew", "uk": "ukrainian", "el": "greek", "ms": "malay", "cs": "czech",
+    "ro": "romanian", "da": "danish", "hu": "hungarian", "ta": "tamil", "no": "norwegian",
+    "th": "thai", "ur": "urdu", "hr": "croatian", "bg": "bulgarian", "lt": "lithuanian",
+    "la": "latin", "mi": "maori", "ml": "malayalam", "cy": "welsh", "sk": "slovak",
+    "te": "telugu", "fa": "persian", "lv": "latvian", "bn": "bengali", "sr": "serbian",
+    "az": "azerbaijani", "sl": "slovenian", "kn": "kannada", "et": "estonian",
+    "mk": "macedonian", "br": "breton", "eu": "basque", "is": "icelandic", "hy": "armenian",
+    "ne": "nepali", "mn": "mongolian", "bs": "bosnian", "kk": "kazakh", "sq": "albanian",
+    "sw": "swahili", "gl": "galician", "mr": "marathi", "pa": "punjabi", "si": "sinhala",
+    "km": "khmer", "sn": "shona", "yo": "yoruba", "so": "somali", "af": "afrikaans",
+    "oc": "occitan", "ka": "georgian", "be": "belarusian", "tg": "tajik", "sd": "sindhi",
+    "gu": "gujarati", "am": "amharic", "yi": "yiddish", "lo": "lao", "uz": "uzbek",
+    "fo": "faroese", "ht": "haitian creole", "ps": "pashto", "tk": "turkmen", "nn": "nynorsk",
+    "mt": "maltese", "sa": "sanskrit", "lb": "luxembourgish", "my": "myanmar", "bo": "tibetan",
+    "tl": "tagalog", "mg": "malagasy", "as": "assamese", "tt": "tatar", "haw": "hawaiian",
+    "ln": "lingala", "ha": "hausa", "ba": "bashkir", "jw": "javanese", "su": "sundanese",
+    "yue": "cantonese",
+}
+ALIASES = {
+    "burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb",
+    "pushto": "ps", "panjabi": "pa", "moldavian": "ro", "moldovan": "ro", "sinhalese": "si",
+    "castilian": "es", "mandarin": "zh",
+}
+# fmt: on
+
+
+def language_code(name: str) -> str:
+    """ "French", "french" or "fr" -> "fr". Raises OptionError."""
+    name = name.strip().lower()
+    if name in LANGUAGES:
+        return name
+    codes = {full: code for code, full in LANGUAGES.items()} | ALIASES
+    if name in codes:
+        return codes[name]
+    raise OptionError(
+        f"unknown language {name!r}: use a code such as en, de, zh or an English name"
+    )
+
+
+class Tokenizer:
+    """One model's vocabulary. Raises ModelError naming tokenizer.json when it is unusable.
+
+    Order of ids in every Whisper vocabulary: text < eot < sot < languages < tasks < ... <
+    no_timestamps < timestamps.
+    """
+
+    def __init__(self, folder: Path, *, multilingual: bool) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(f"{path} is missing: not a complete Whisper model folder")
+        try:
+            self._bpe = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ModelError(f"{path} is damaged: {error}") from error
+        self._bpe.encode_special_tokens = True  # "<|en|>" in a prompt is text, not a token
+        self._path = path
+        self.multilingual = multilingual
+        self.eot = self._special("<|endoftext|>")
+        self.sot = self._special("<|startoftranscript|>")
+        self.translate = self._special("<|translate|>")
+        self.transcribe = self._special("<|transcribe|>")
+        self.sot_lm = self._special("<|startoflm|>")
+        self.sot_prev = self._special("<|startofprev|>")
+        self.no_speech = self._special("<|nospeech|>", "<|nocaptions|>")
+        self.no_timestamps = self._special("<|notimestamps|>")
+        self.timestamp_begin = self.no_timestamps + 1
+
+    def _special(self, *names: str) -> int:
+        for name in names:
+            token = self._bpe.token_to_id(name)
+            if token is not None:
+                return int(token)
+        raise ModelError(f"{self._path} has no token {names[0]}: not a Whisper tokenizer")
+
+    @cached_property
+    def language_tokens(self) -> dict[str, int]:
+        """Language code -> token, for the languages this vocabulary has."""
+        found = {}
+        for token in range(self.sot + 1, self.translate):
+            match = re.fullmatch(r"<\|([a-z]+)\|>", self._bpe.id_to_token(token) or "")
+            if match:
+                found[match[1]] = token
+        return found
+
+    def sot_sequence(self, language: str | None, task: str) -> tuple[int, ...]:
+        """What every transcript begins with. English-only models know no language or task.
+
+        Raises OptionError when the model does not know the language.
+        """
+        if not self.multilingual:
+            return (self.sot,)
+        code = language or "en"
+        if code not in self.language_tokens:
+            raise OptionError(f"this model does not know the language {code!r}")
+        task_token = {"transcribe": self.transcribe, "translate": self.translate}[task]
+        return (self.sot, self.language_tokens[code], task_token)
+
+    def encode(self, text: str) -> list[int]:
+        """Text to tokens; special tokens are never made from text."""
+        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Tokens to text without special and timestamp tokens; broken UTF-8 shows as U+FFFD."""
+        text = [token for token in tokens if token < self.eot]
+        decoded: str = self._bpe.decode(text, skip_special_tokens=False)
+        return decoded
+
+    def timestamp(self, token: int) -> float:
+        """Seconds from the beginning of the window."""
+        return (token - self.timestamp_begin) * TIME_PRECISION
+
+    @cached_property
+    def blank(self) -> tuple[int, ...]:
+        """What must not come first: a lone space, or the end."""
+        return (*self.encode(" "), self.eot)
+
+    @cached_property
+    def non_speech(self) -> tuple[int, ...]:
+        """Tokens that annotate instead of transcribing: brackets, speaker dashes, musical notes."""
+        symbols = list('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
+        symbols += "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
+        notes = set("♩♪♫♬♭♮♯")
+        # a dash or an apostrophe inside a word is speech; at its start it is not
+        found = {self.encode(" -")[0], self.encode(" '")[0]}
+        for symbol in [*symbols, *notes]:
+            for tokens in (self.encode(symbol), self.encode(f" {symbol}")):
+                if len(tokens) == 1 or symbol in notes:
+                    found.add(tokens[0])
+        return tuple(sorted(found))
+
+    def suppressed(self, choice: Sequence[int]) -> tuple[int, ...]:
+        """Ids never to be sampled; -1 in `choice` stands for all of `non_speech`."""
+        chosen = {token for token in choice if token >= 0}
+        if -1 in choice:
+            chosen.update(self.non_speech)
+        chosen.update(
+            (self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm, self.no_speech)
+        )
+        return tuple(sorted(chosen))

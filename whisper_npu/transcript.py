@@ -1,0 +1,43 @@
+"""What a result is: words in segments in a transcript. No behaviour, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as spoken, with its leading space and trailing punctuation."""
+
+    text: str
+    start: float  # seconds from the beginning of the recording
+    end: float
+    probability: float  # mean over the word's tokens
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech between two timestamps."""
+
+    id: int
+    seek: int  # first frame (10 ms) of the window it was decoded in
+    start: float  # seconds
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] | None = None  # None: word times were not asked for
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """All segments of one recording, in order."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str  # code, such as "en"
+    language_probability: float | None  # None: the language was given, not detected
+    duration: float  # seconds of audio
