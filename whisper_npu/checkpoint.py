@@ -140,7 +140,7 @@ class Checkpoint:
             if not path.is_file():
                 raise ModelError(f"{path} is missing: not a complete Whisper model folder")
             try:
-                shard = safe_open(path, framework="numpy")
+                shard: Any = safe_open(path, framework="numpy")
                 shards.update(dict.fromkeys(shard.keys(), shard))
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"{path} is damaged: {error}; download it again") from error

@@ -53,7 +53,7 @@ ALIASES = {
 
 
 def language_code(name: str) -> str:
-    """ "French", "french" or "fr" -> "fr". Raises OptionError."""
+    """Code of a language: French, french and fr are all fr. Raises OptionError."""
     name = name.strip().lower()
     if name in LANGUAGES:
         return name
