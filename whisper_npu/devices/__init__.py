@@ -6,7 +6,10 @@ emulated or modelled says so in its `name`, which every report and log line prin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.model import Conv, Linear, Norm
 
     Float = NDArray[np.float32]
@@ -87,3 +91,23 @@ class Ops(Protocol[A]):
     ) -> A: ...
 
     def attention(self, query: A, key: A, value: A, n_heads: int) -> A: ...
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """How to open a device."""
+
+    device: str = "auto"  # auto, cpu or npu
+
+
+def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
+    """Open a device by name for one model.
+
+    `npu` never falls back; `auto` takes the NPU when it is usable, else the CPU.
+    Raises OptionError for an unknown name, DeviceError when it cannot be opened.
+    """
+    if options.device not in ("auto", "cpu", "npu"):
+        raise OptionError(f"unknown device {options.device!r}: use auto, cpu or npu")
+    from whisper_npu.devices.cpu import CpuDevice
+
+    return CpuDevice(checkpoint)
