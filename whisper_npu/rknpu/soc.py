@@ -1,0 +1,139 @@
+"""One table: chip -> tile shapes, alignments, cores and speeds of its NPU; and which chip this is.
+
+Tile shapes and alignments are those the vendor's matmul interface documents; RK3588 float16 and
+int8 are confirmed by other projects on hardware, the rest is not. Speeds feed the *model* of
+device time (`plan`, the emulator) and nothing else: peaks, the call overhead and the bandwidth of
+RK3588 fit other people's measurements, those of the other chips are inferred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Precision = Literal["fp16", "int8", "int4"]
+
+EFFICIENCY = 0.8  # share of the peak that a large matmul reaches (0.88 is the best seen)
+
+
+@dataclass(frozen=True)
+class Order:
+    """How A (M, K) and B (K, N) of one element type lie in NPU memory, in elements."""
+
+    a: int  # A is (K / a, M, a)
+    b: tuple[int, int]  # B is (N / n, K / k, n, k)
+    align_k: int
+    align_n: int
+    operations: float  # per second and core at the top clock, two for each multiply-add
+
+    def padded_k(self, k: int) -> int:
+        return -(-k // self.align_k) * self.align_k
+
+    def padded_n(self, n: int) -> int:
+        return -(-n // self.align_n) * self.align_n
+
+
+@dataclass(frozen=True)
+class Soc:
+    """One chip."""
+
+    name: str
+    compatible: tuple[str, ...]  # endings of device-tree names: "rockchip,rk3588s"
+    cores: int
+    orders: Mapping[Precision, Order]
+    k_segment: int | None  # B with more rows than this is tiled segment by segment
+    call_seconds: float  # overhead of one matmul call
+    bandwidth: float  # bytes per second of one core
+    total_bandwidth: float  # bytes per second of all cores together
+    cores_speedup: float  # of all cores busy against one
+    cpu_operations: float  # per second, float32 matmul on all big cores
+    glue_seconds: float  # per score element: softmax and its tiles by compiled code, all big cores
+
+    def matmul_seconds(self, m: int, k: int, n: int, precision: Precision, c_bytes: int) -> float:
+        """Modelled time of one (M, K) x (K, N) matmul call on one core."""
+        width = {"fp16": 2.0, "int8": 1.0, "int4": 0.5}[precision]
+        moved = (m * k + k * n) * width + m * n * c_bytes
+        arithmetic = 2.0 * m * k * n / (EFFICIENCY * self.orders[precision].operations)
+        return self.call_seconds + max(arithmetic, moved / self.bandwidth)
+
+
+_RK3588_ORDERS: Mapping[Precision, Order] = {
+    "fp16": Order(8, (16, 32), 32, 16, 1.024e12),
+    "int8": Order(16, (32, 32), 32, 32, 2.048e12),
+    "int4": Order(32, (64, 32), 32, 64, 4.096e12),
+}
+
+SOCS: Mapping[str, Soc] = {
+    soc.name: soc
+    for soc in (
+        Soc(
+            "rk3588", ("rk3588", "rk3588s"), 3, _RK3588_ORDERS, 8192,
+            call_seconds=150e-6, bandwidth=10.9e9, total_bandwidth=20e9, cores_speedup=2.5,
+            cpu_operations=90e9, glue_seconds=0.5e-9,
+        ),
+        Soc(
+            "rk3576", ("rk3576",), 2, _RK3588_ORDERS, 4096,
+            call_seconds=172e-6, bandwidth=11.9e9, total_bandwidth=16e9, cores_speedup=1.58,
+            cpu_operations=80e9, glue_seconds=0.55e-9,
+        ),
+        Soc(
+            "rk3566", ("rk3566", "rk3568"), 1,
+            {"fp16": Order(4, (8, 16), 16, 8, 0.23e12), "int8": Order(8, (16, 32), 32, 16, 0.9e12)},
+            None,
+            call_seconds=300e-6, bandwidth=3.5e9, total_bandwidth=3.5e9, cores_speedup=1.0,
+            cpu_operations=25e9, glue_seconds=2.2e-9,
+        ),
+        Soc(
+            "rk3562", ("rk3562",), 1,
+            {"fp16": Order(8, (8, 32), 32, 8, 0.4e12), "int8": Order(16, (16, 32), 32, 16, 0.8e12)},
+            None,
+            call_seconds=300e-6, bandwidth=3.5e9, total_bandwidth=3.5e9, cores_speedup=1.0,
+            cpu_operations=28e9, glue_seconds=2.0e-9,
+        ),
+    )
+}  # fmt: skip
+
+
+def detect(root: Path) -> Soc | None:
+    """Which chip this machine is, or None.
+
+    root  the file system's root, another folder in tests
+
+    Reads the device tree; in a container that hides it, the driver's node under /sys/class/drm.
+    """
+    return _named(_compatible(root)) or _named(_npu_node(root))
+
+
+def has_npu_node(root: Path) -> bool:
+    """Whether the vendor's rknpu driver offers a DRM node."""
+    return bool(_npu_node(root))
+
+
+def _named(names: list[str]) -> Soc | None:
+    chips = [name.split(",")[-1].split("-")[0] for name in names]
+    return next((s for s in SOCS.values() if any(c in s.compatible for c in chips)), None)
+
+
+def _compatible(root: Path) -> list[str]:
+    try:
+        text = (root / "proc/device-tree/compatible").read_bytes()
+    except OSError:
+        return []
+    return [name.decode("ascii", "replace") for name in text.split(b"\0") if name]
+
+
+def _npu_node(root: Path) -> list[str]:
+    """What the device behind an rknpu DRM node is compatible with."""
+    names = []
+    for uevent in sorted(root.glob("sys/class/drm/*/device/uevent")):
+        try:
+            lines = uevent.read_text(encoding="ascii", errors="replace").splitlines()
+        except OSError:
+            continue
+        if any(line.upper() == "DRIVER=RKNPU" for line in lines):
+            names += [line.partition("=")[2] for line in lines if "OF_COMPATIBLE_" in line]
+    return names
