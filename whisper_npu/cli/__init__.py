@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from whisper_npu.cli import transcribe
+from whisper_npu.cli import models, transcribe
 from whisper_npu.errors import WhisperNpuError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("transcribe")(transcribe.transcribe)
+app.add_typer(models.app)
 
 
 def _print_version(*, value: bool) -> None:

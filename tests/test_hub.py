@@ -1,0 +1,290 @@
+"""A hub on the loopback that drops, stalls, truncates, lies and refuses; it is never believed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback_hub import COMMIT, REPO, Hub, serve
+
+from whisper_npu import hub
+from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.published import KNOWN, Model, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MODEL = Model(REPO, REPO, "main")
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from huggingface_hub import constants
+
+    here = Hub()
+    hasty = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+    for module in ("huggingface_hub.file_download", "huggingface_hub.utils._http"):
+        monkeypatch.setattr(f"{module}.time", hasty)
+    monkeypatch.setattr(hub, "_METADATA_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 16_000)  # what a fault can cost
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for address in serve(here):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        yield here
+
+
+def _nothing_outside(tmp_path: Path) -> bool:
+    return {path.name for path in tmp_path.iterdir()} <= {"cache"} and {
+        path.name for path in (tmp_path / "cache").glob("*")
+    } <= {"hub"}
+
+
+def test_a_model_is_announced_downloaded_and_verified(remote: Hub, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = hub.find(REPO, say=said.append)
+    assert (folder / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+    assert {path.name for path in folder.iterdir()} == {"config.json", "tokenizer.json", WEIGHTS}
+    assert "320.0 kB" in said[0]
+    assert "licence mit" in said[0]
+    assert "verified" in said[-1]
+    assert _nothing_outside(tmp_path)
+    asked = len(remote.requests)
+    assert hub.find(REPO) == folder
+    assert len(remote.requests) == asked  # a cached model asks nobody
+
+
+def test_the_layout_is_that_of_other_programs(remote: Hub) -> None:
+    from huggingface_hub import scan_cache_dir, try_to_load_from_cache
+
+    folder = hub.pull(MODEL)
+    assert try_to_load_from_cache(REPO, WEIGHTS, cache_dir=hub.cache_folder()) == str(
+        folder / WEIGHTS
+    )
+    (repo,) = scan_cache_dir(hub.cache_folder()).repos
+    assert repo.repo_id == REPO
+    assert remote.commit in {revision.commit_hash for revision in repo.revisions}
+    assert hub.remove(MODEL) > 300_000
+    assert hub.cached(MODEL) is None
+
+
+@pytest.mark.parametrize("faults", [["drop"], ["drop", "stall", "drop"], ["503"], ["429"]])
+def test_passing_faults_are_survived(remote: Hub, faults: list[str]) -> None:
+    remote.faults[WEIGHTS] = list(faults)
+    for attempt in range(3):
+        try:
+            folder = hub.pull(MODEL)
+            break
+        except ModelError:
+            assert attempt < 2
+    assert (folder / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+    assert not remote.faults[WEIGHTS]
+
+
+@pytest.mark.parametrize("fault", ["drop", "stall", "truncate"])
+def test_an_interrupted_download_is_continued(remote: Hub, fault: str) -> None:
+    remote.faults[WEIGHTS] = [fault, *["404"] * 8]  # the transfer breaks, then nothing for a while
+    with pytest.raises(ModelError, match=r"broke off at 160\.0 kB of 320\.0 kB"):
+        hub.pull(MODEL)
+    assert hub.cached(MODEL) is None
+    remote.faults.clear()
+    folder = hub.pull(MODEL)
+    assert (folder / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+    assert remote.requests[-1][1] == "bytes=160000-"
+
+
+def test_a_hub_without_ranges_sends_the_whole_again(remote: Hub) -> None:
+    remote.faults[WEIGHTS] = ["drop", *["404"] * 8]
+    with pytest.raises(ModelError):
+        hub.pull(MODEL)
+    remote.faults[WEIGHTS] = ["no ranges"]
+    assert (hub.pull(MODEL) / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+
+
+def test_a_wrong_part_on_the_disk_is_replaced(remote: Hub) -> None:
+    remote.faults[WEIGHTS] = ["drop", *["404"] * 8]
+    with pytest.raises(ModelError):
+        hub.pull(MODEL)
+    (partial,) = hub.cache_folder().rglob("*.incomplete")
+    partial.write_bytes(b"x" * 100_000)
+    remote.faults.clear()
+    assert (hub.pull(MODEL) / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json"])
+def test_a_wrong_checksum_leaves_nothing(remote: Hub, name: str) -> None:
+    remote.faults[name] = ["garble"]
+    with pytest.raises(ModelError, match="arrived damaged"):
+        hub.pull(MODEL)
+    assert hub.cached(MODEL) is None
+    assert not list(hub.cache_folder().rglob("*.incomplete"))
+    assert (hub.pull(MODEL) / name).read_bytes() == remote.files[name]
+
+
+def test_more_bytes_than_announced_are_refused(remote: Hub) -> None:
+    remote.faults[WEIGHTS] = ["flood"]
+    with pytest.raises(ModelError, match="more than the 320000 bytes"):
+        hub.pull(MODEL)
+    assert sum(path.stat().st_size for path in hub.cache_folder().rglob("*.incomplete")) == 0
+
+
+def test_a_pinned_model_accepts_no_other_weights(remote: Hub) -> None:
+    pinned = Model("thing", REPO, COMMIT, sha256="0" * 64)
+    with pytest.raises(ModelError, match="not the pinned"):
+        hub.pull(pinned)
+    with pytest.raises(ModelError, match="not the pinned"):
+        hub.pull(Model("thing", REPO, "d" * 40))
+    assert all("/resolve/" not in path for path, _ in remote.requests)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [("404", "has no model"), ("401", "HF_TOKEN"), ("500", "try again later")]
+)
+def test_refusals_name_the_hub_and_the_cure(remote: Hub, status: str, told: str) -> None:
+    remote.faults["api"] = [status] * 3
+    with pytest.raises(ModelError, match=told):
+        hub.pull(MODEL)
+
+
+@pytest.mark.parametrize("fault", ["429", "503", "garbage"])
+def test_a_busy_hub_is_asked_again(remote: Hub, fault: str) -> None:
+    remote.faults["api"] = [fault]
+    assert hub.pull(MODEL).is_dir()
+
+
+def test_nobody_listens(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="cannot reach"):
+        hub.pull(MODEL)
+
+
+EVIL = ["../../../evil.json", "/evil.json", "a/../../evil.json", "..", "", "x\0.json", "-.json"]
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_file_names_stay_in_the_cache(remote: Hub, tmp_path: Path, name: str) -> None:
+    remote.extra_entries = [{"rfilename": name, "size": 2, "blobId": "f" * 40}]
+    hub.pull(MODEL)
+    assert _nothing_outside(tmp_path)
+    assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("name", ["../../../../evil.safetensors", "/e.safetensors", "w.bin", 3])
+def test_shard_names_stay_in_the_cache(remote: Hub, tmp_path: Path, name: object) -> None:
+    import json
+
+    del remote.files[WEIGHTS]
+    remote.files[f"{WEIGHTS}.index.json"] = json.dumps({"weight_map": {"x": name}}).encode()
+    with pytest.raises(ModelError, match="which is not weights"):
+        hub.pull(MODEL)
+    assert _nothing_outside(tmp_path)
+
+
+def test_shards_are_fetched(remote: Hub) -> None:
+    del remote.files[WEIGHTS]
+    for part in ("model-1.safetensors", "model-2.safetensors"):
+        remote.files[part] = part.encode() * 100
+    remote.files[f"{WEIGHTS}.index.json"] = (
+        b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    )
+    folder = hub.pull(MODEL)
+    assert (folder / "model-2.safetensors").stat().st_size == 1900
+    (folder / "model-2.safetensors").resolve().unlink()
+    assert hub.cached(MODEL) is None
+    assert (hub.pull(MODEL) / "model-2.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("digest", "commit"), [("../../../evil", COMMIT), ("f" * 40, "../../../evil"), ("A" * 64, "")]
+)
+def test_checksums_and_commits_are_no_paths(
+    remote: Hub, tmp_path: Path, digest: str, commit: str
+) -> None:
+    remote.digests["config.json"] = digest
+    remote.commit = commit
+    with pytest.raises(ModelError, match="hub"):
+        hub.pull(MODEL)
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_a_pickle_is_no_model(remote: Hub) -> None:
+    del remote.files[WEIGHTS]
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        hub.pull(MODEL)
+
+
+def test_offline_asks_nobody(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="offline"):
+        hub.find(REPO, offline=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="models pull"):
+        hub.find(REPO)
+    assert not remote.requests
+
+
+def test_the_disk_is_asked_first(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=65 << 20))
+    hub.pull(MODEL)
+    hub.remove(MODEL)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match="make room"):
+        hub.pull(MODEL)
+    assert all("/resolve/" not in path for path, _ in remote.requests[-1:])
+
+
+def test_verify_finds_damage_and_pull_mends_it(remote: Hub) -> None:
+    folder = hub.pull(MODEL)
+    assert all(hub.verify(folder).values())
+    blob = (folder / WEIGHTS).resolve()
+    blob.write_bytes(remote.files[WEIGHTS].replace(b"w", b"v", 1))
+    assert hub.verify(folder) == {"config.json": True, WEIGHTS: False, "tokenizer.json": True}
+    hub.discard(folder, WEIGHTS)
+    assert hub.cached(MODEL) is None
+    assert all(hub.verify(hub.pull(MODEL)).values())
+
+
+def test_the_environment_is_honoured(remote: Hub, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    env = os.environ | {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(tmp_path / "other")}
+    command = [sys.executable, "-m", "whisper_npu", "models", "pull", REPO]
+    done = subprocess.run(
+        command, env=env | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 5
+    assert done.stdout == ""
+    assert "offline" in done.stderr
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().startswith(str(tmp_path / "other"))
+    assert "verified" in done.stderr
+
+
+def test_names() -> None:
+    assert resolve("turbo").repo == "openai/whisper-large-v3-turbo"
+    assert resolve("openai/whisper-base") == KNOWN["base"]
+    assert resolve("a/b@v1.0").revision == "v1.0"
+    assert all(len(model.revision) == 40 for model in KNOWN.values())
+    assert all(len(model.sha256 or "0" * 64) == 64 for model in KNOWN.values())
+    with pytest.raises(ModelError, match="no model folder at"):
+        hub.find("./nowhere")
+
+
+@given(st.text() | st.from_regex(r"[\w.-]+/[\w.-]+@[\w./-]+"))
+def test_no_name_leaves_the_cache(name: str) -> None:
+    try:
+        model = resolve(name)
+    except OptionError:
+        return
+    folder = hub.cache_folder() / ("models--" + model.repo.replace("/", "--"))
+    assert folder.resolve().parent == hub.cache_folder().resolve()
+    assert (folder / "refs" / model.revision).resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,89 @@
+"""whisper-npu models: list, pull, verify, path, rm."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from whisper_npu.published import KNOWN, resolve
+
+app = typer.Typer(
+    name="models", help="The models on this machine, and those to be had.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(help="base, large-v3-turbo, ..., or owner/name[@revision].")]
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@app.command("list")
+def list_models() -> None:
+    """Show the models known by a short name, and which of them are here."""
+    from whisper_npu import hub
+
+    typer.echo(f"{'name':<18} {'size':>9}  {'licence':<11} here  hub")
+    for model in KNOWN.values():
+        folder = hub.cached(model)
+        size = hub.size_of(folder) if folder else model.size
+        typer.echo(
+            f"{model.name:<18} {hub.readable(size) if size else '?':>9}  {model.licence:<11} "
+            f"{'yes' if folder else '-':<4}  {model.repo}@{model.revision[:8]}"
+        )
+
+
+@app.command()
+def pull(
+    name: Name, *, offline: Annotated[bool, typer.Option(help="Never use the network.")] = False
+) -> None:
+    """Download a model and verify it; an interrupted download is continued."""
+    from whisper_npu import hub
+
+    typer.echo(hub.pull(resolve(name), offline=offline, say=_say))
+
+
+@app.command()
+def verify(
+    name: Name,
+    *,
+    repair: Annotated[
+        bool, typer.Option(help="Remove damaged files and fetch them again.")
+    ] = False,
+) -> None:
+    """Compare each file of a downloaded model with its checksum."""
+    from whisper_npu import hub
+    from whisper_npu.errors import ModelError
+
+    folder = hub.find(name, offline=True)
+    damaged = []
+    for file, genuine in hub.verify(folder).items():
+        typer.echo(f"{'ok     ' if genuine else 'DAMAGED'} {file}")
+        if not genuine:
+            damaged.append(file)
+    if damaged and not repair:
+        raise ModelError(
+            f"{name}: {', '.join(damaged)} damaged; `whisper-npu models verify --repair {name}` "
+            "fetches it again"
+        )
+    for file in damaged:
+        hub.discard(folder, file)
+    if damaged:
+        hub.pull(resolve(name), say=_say)
+
+
+@app.command()
+def path(name: Name) -> None:
+    """Print the folder of a model that is on this machine."""
+    from whisper_npu import hub
+
+    typer.echo(hub.find(name, offline=True))
+
+
+@app.command()
+def rm(name: Name) -> None:
+    """Delete a downloaded model."""
+    from whisper_npu import hub
+
+    freed = hub.remove(resolve(name))
+    _say(f"removed {name}: {hub.readable(freed)} free")
