@@ -1,9 +1,26 @@
-"""Language names."""
+"""Vocabularies, special tokens and language names."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whisper_npu.errors import OptionError
-from whisper_npu.tokenizer import language_code
+from whisper_npu.tokenizer import Tokenizer, language_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@lru_cache
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Opened once: reading a vocabulary takes a tenth of a second."""
+    return Tokenizer(folder, multilingual="en" not in folder.name)
 
 
 @pytest.mark.parametrize(
@@ -16,3 +33,40 @@ def test_language_names(name: str, code: str) -> None:
 def test_an_unknown_language_is_a_usage_error() -> None:
     with pytest.raises(OptionError, match="klingon"):
         language_code("klingon")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "languages"),
+    [("micro", 50257, 99), ("micro.en", 50256, 99), ("v3", 50257, 100)],
+)
+def test_special_tokens_of_the_published_vocabularies(
+    name: str, first: int, languages: int, random_model: Callable[[str], Path]
+) -> None:
+    tokenizer = open_tokenizer(random_model(name))
+    assert (tokenizer.eot, tokenizer.sot) == (first, first + 1)
+    assert len(tokenizer.language_tokens) == languages
+    assert tokenizer.no_timestamps == first + 7 + languages
+    assert tokenizer.timestamp(tokenizer.timestamp_begin + 1500) == 30
+    assert len(tokenizer.non_speech) == (84 if name == "micro.en" else 82)
+    assert tokenizer.blank == (220, first)
+
+
+@given(text=st.text())
+def test_text_survives(text: str, random_model: Callable[[str], Path]) -> None:
+    tokenizer = open_tokenizer(random_model("micro"))
+    tokens = tokenizer.encode(text)
+    assert tokenizer.decode(tokens) == text
+    assert all(token < tokenizer.eot for token in tokens)
+
+
+def test_special_tokens_are_never_made_from_text(random_model: Callable[[str], Path]) -> None:
+    tokenizer = open_tokenizer(random_model("micro"))
+    assert all(token < tokenizer.eot for token in tokenizer.encode("<|endoftext|><|en|>"))
+    assert tokenizer.decode([tokenizer.sot, 440, tokenizer.timestamp_begin]) == " The"
+
+
+def test_a_language_the_model_does_not_know(random_model: Callable[[str], Path]) -> None:
+    tokenizer = open_tokenizer(random_model("micro"))
+    assert tokenizer.sot_sequence("fr", "translate") == (50258, 50265, 50358)
+    with pytest.raises(OptionError, match="yue"):
+        tokenizer.sot_sequence("yue", "transcribe")

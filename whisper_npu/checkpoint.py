@@ -154,11 +154,8 @@ class Checkpoint:
         """All tensor names."""
         return tuple(self._shards)
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """One tensor as stored (float32 or float16), read on demand.
-
-        Raises ModelError when it is missing or has another shape or type.
-        """
+    def read(self, name: str) -> NDArray[Any]:
+        """One tensor as stored, float32 or float16. Raises ModelError naming it."""
         shard = self._shards.get(name)
         if shard is None:
             raise ModelError(f"{self.folder}: the weights have no tensor {name}")
@@ -166,12 +163,17 @@ class Checkpoint:
             value: NDArray[Any] = shard.get_tensor(name)
         except (SafetensorError, TypeError) as error:
             raise ModelError(f"{self.folder}: tensor {name} cannot be read: {error}") from error
-        if value.shape != shape:
-            raise ModelError(
-                f"{self.folder}: tensor {name} has shape {value.shape}, config.json says {shape}"
-            )
         if value.dtype not in (np.float32, np.float16):
             raise ModelError(
                 f"{self.folder}: tensor {name} is {value.dtype}, not float32 or float16"
+            )
+        return value
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """One tensor of the shape that config.json promises. Raises ModelError."""
+        value = self.read(name)
+        if value.shape != shape:
+            raise ModelError(
+                f"{self.folder}: tensor {name} has shape {value.shape}, config.json says {shape}"
             )
         return value

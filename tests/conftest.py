@@ -1,0 +1,50 @@
+"""Models made for the tests, once per run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from random_checkpoint import SIZES, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from whisper_npu.checkpoint import Dimensions
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+CASES: dict[str, Dimensions] = SIZES | {
+    "tiny.en": replace(SIZES["tiny"], n_vocab=51864),
+    "micro.en": replace(SIZES["micro"], n_vocab=51864),
+    "v3": replace(SIZES["micro"], n_mels=128, n_vocab=51866, n_text_layer=1),
+}
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name -> the folder of a model of that size with random weights, made on first use."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = write(tmp_path_factory.mktemp("models") / name, CASES[name])
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real recordings beside the project; tests that need them skip where they are missing."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the recordings in ../shared/data are not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The model that comes with the project."""
+    return ROOT / "models" / "demo"
