@@ -193,7 +193,7 @@ def write(folder: Path, dims: Dimensions, *, seed: int = 0, half: bool = False) 
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
     tensors = random_tensors(dims, seed)
     if half:
-        tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}  # type: ignore[misc]
+        tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     published_tokenizer(dims.n_vocab).save(str(folder / "tokenizer.json"))
     return folder
