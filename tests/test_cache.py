@@ -1,0 +1,96 @@
+"""The cache folder: nothing half written, keys that follow the content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whisper_npu import cache
+from whisper_npu.errors import ModelError, OutputError
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WHISPER_NPU_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache.folder() == Path("/somewhere/whisper-npu")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.folder() == Path.home() / ".cache" / "whisper-npu"
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    for text in ("old", "new"):
+        with cache.replacing(path) as new:
+            new.write_text(text)
+    assert path.read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "graph"
+    for name in ("old", "new"):
+        with cache.replacing(path) as new:
+            new.mkdir()
+            (new / name).write_text(name)
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["graph"]
+
+
+def test_a_failure_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail_half_way() -> None:
+        with cache.replacing(path) as new:
+            new.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"), cache.replacing(tmp_path / "file" / "x"):
+        pass
+
+
+def test_the_fingerprint_follows_content_not_name(model: Path, tmp_path: Path) -> None:
+    first = cache.fingerprint(model)
+    assert cache.fingerprint(model.rename(tmp_path / "moved")) == first
+    (tmp_path / "moved" / "model.safetensors").write_bytes(b"Weights")
+    assert cache.fingerprint(tmp_path / "moved") != first
+
+
+def test_digests_are_remembered(
+    model: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cache.fingerprint(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "sha256", lambda path: pytest.fail(f"{path} was read again"))
+        assert cache.fingerprint(model) == first
+    (cache_folder / "digests.json").write_text("[damaged")
+    assert cache.fingerprint(model) == first
+
+
+def test_a_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        cache.fingerprint(tmp_path / "nowhere")

@@ -1,0 +1,107 @@
+"""The folder where this program keeps what it derives from models, and how files get there.
+
+Everything in it can be made again; removing it costs time, never data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_npu.errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def folder() -> Path:
+    """$WHISPER_NPU_CACHE, else whisper-npu below $XDG_CACHE_HOME or ~/.cache; may not exist yet."""
+    chosen = os.environ.get("WHISPER_NPU_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-npu"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file or folder name beside `path`, renamed to it when the block succeeds.
+
+    Whoever reads `path` sees the old content or the new, never a part. Raises OutputError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"{path.parent}: {error.strerror}; is it full or read-only?") from error
+    try:
+        new = workplace / path.name
+        yield new
+        _sync(new)
+        if new.is_dir() and path.exists():
+            path.rename(workplace / "old")  # a folder only replaces an empty one
+        new.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; is the disk full?") from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    for part in [path, *path.rglob("*")]:
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(model: Path) -> str:
+    """Hex digest of a model folder's configuration and weights: the key of all derived from it.
+
+    Digests of files are remembered in the cache by path, size and time. Raises ModelError.
+    """
+    memory = folder() / "digests.json"
+    known = _remembered(memory)
+    digests = []
+    try:
+        for path in sorted([model / "config.json", *model.glob("*.safetensors")]):
+            status = path.stat()
+            key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+            if key not in known:
+                known[key] = sha256(path)
+                _remember(memory, known)
+            digests.append(f"{path.name} {known[key]}")
+    except OSError as error:
+        raise ModelError(f"{model} cannot be read: {error}") from error
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remember(memory: Path, known: dict[str, str]) -> None:
+    try:
+        with replacing(memory) as new:
+            new.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    except OutputError:  # a cache that cannot be written costs the time to hash again
+        return
