@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from whisper_npu.cli import models, transcribe
+from whisper_npu.cli import config, models, transcribe
 from whisper_npu.errors import WhisperNpuError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("transcribe")(transcribe.transcribe)
 app.add_typer(models.app)
+app.add_typer(config.app)
 
 
 def _print_version(*, value: bool) -> None:
@@ -33,12 +34,15 @@ def _print_version(*, value: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     *,
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    pass
+    del version  # its callback has printed it
+    if not ctx.resilient_parsing:  # completion must not stumble over a broken file
+        config.install(ctx)
 
 
 def main() -> None:
