@@ -1,0 +1,315 @@
+"""An audio or video file -> mono float32 samples at 16 kHz, block by block.
+
+libsndfile reads what it can (wav of every kind, flac, ogg, opus, mp3, aiff, au, caf, rf64, ...)
+and soxr resamples it; the rest (m4a, mp4, webm, ...) goes through an `ffmpeg` binary, or PyAV
+where there is none. A file is never held whole. A damaged one gives what can be read and a
+warning; one that gives nothing is an AudioError.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import numpy as np
+
+from whisper_npu.errors import AudioError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    import av.container
+    import soundfile
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+    Source = str | os.PathLike[str] | BinaryIO
+    Warn = Callable[[str], None]
+    Blocks = Generator[Float, None, None]
+    Decoder = Callable[[BinaryIO, Warn], tuple[int, Blocks]]  # -> Hz, blocks (S, channels)
+
+SAMPLE_RATE = 16000  # Hz, what Whisper hears
+
+_FRAMES = 4096  # read at once: what is lost around a damaged spot
+_BAD_READS = 64  # in a row, after which a damaged file is given up
+_RATES = range(1000, 1_000_001)  # Hz; anything else is a damaged header
+_LOUD = 4.0  # times full scale: louder than any lossy decoder overshoots
+
+# libsndfile's log, where the data chunk promises more bytes than the file has
+_SHORTER = r"(?:data|SSND|Data Size|[Rr]iff size|riff)\s*: (\d+) \(should be (\d+)\)"
+
+_log = logging.getLogger(__name__)
+
+
+class _UndecodableError(Exception):
+    """This decoder gets nothing out of the file; the next may."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """An opened recording."""
+
+    name: str  # for people: printable whatever bytes the file name holds
+    blocks: Iterator[Float]  # (S,) float32 each, S varies; once
+    warnings: list[str]  # what is wrong with the recording; complete after the last block
+
+
+@contextmanager
+def open_audio(source: Source) -> Iterator[Audio]:
+    """Open a recording: a path, "-" for standard input, or a binary file object.
+
+    blocks  (S,) each  float32  mono at 16 kHz, in [-1, 1] but for the resampler's overshoot
+
+    Channels are averaged. Samples that are not numbers count as silence, those beyond full scale
+    are clipped. A recording of no samples has no blocks and a warning.
+    Raises AudioError, here or from the blocks, naming the recording and what to do.
+    """
+    name = _name(source)
+    warnings: list[str] = []
+
+    def warn(message: str) -> None:
+        warnings.append(message)
+        _log.warning("%s: %s", name, message)
+
+    with _open(source, name) as file, closing(_decode(file, name, warn)) as blocks:
+        first = next(blocks, None)  # a recording that cannot be read fails here
+        yield Audio(name, blocks if first is None else chain([first], blocks), warnings)
+
+
+def _name(source: Source) -> str:
+    if not isinstance(source, (str, os.PathLike)):
+        return str(getattr(source, "name", "audio"))
+    if os.fspath(source) == "-":
+        return "standard input"
+    return os.fsencode(source).decode("utf-8", "backslashreplace")
+
+
+def _open(source: Source, name: str) -> BinaryIO:
+    """Open a source as a seekable file; what comes through a pipe is spooled to disk."""
+    try:
+        if not isinstance(source, (str, os.PathLike)):
+            return _spooled(source)
+        file = sys.stdin.buffer if os.fspath(source) == "-" else open(source, "rb")  # noqa: SIM115, PTH123  closed by the caller; a path may be "-"
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            with file:
+                return _spooled(file)
+    except FileNotFoundError as error:
+        raise AudioError(f"{name}: no such file") from error
+    except IsADirectoryError as error:
+        raise AudioError(f"{name}: is a folder, not a recording") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{name}: cannot be opened: {reason}") from error
+    if not stat.S_ISREG(mode):
+        file.close()
+        raise AudioError(f"{name}: is neither a file nor a pipe")
+    return file
+
+
+def _spooled(stream: BinaryIO) -> BinaryIO:
+    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  closed by the caller
+    shutil.copyfileobj(stream, file)
+    file.seek(0)
+    return file
+
+
+def _decode(file: BinaryIO, name: str, warn: Warn) -> Blocks:
+    """Take the first decoder that gets samples out of a file."""
+    if os.fstat(file.fileno()).st_size == 0:
+        raise AudioError(f"{name}: is empty (0 bytes)")
+    others: Decoder = _ffmpeg if shutil.which("ffmpeg") else _pyav
+    reasons: list[str] = []
+    for decoder in (_libsndfile, others):
+        try:
+            rate, blocks = decoder(file, warn)
+            first = next(blocks, None)
+        except _UndecodableError as error:
+            reasons.append(str(error))
+            continue
+        if first is not None:
+            with closing(blocks):
+                yield from _resample(_mono(chain([first], blocks), warn), rate)
+            return
+    if len(reasons) == 2:
+        raise AudioError(f"{name}: {reasons[-1]}")
+    warn("holds no samples")
+
+
+def _mono(blocks: Iterable[Float], warn: Warn) -> Iterator[Float]:
+    """Average the channels of finite samples within full scale: (S, channels) -> (S,)."""
+    damaged, peak = 0, 0.0
+    for block in blocks:
+        finite = np.isfinite(block)
+        if not finite.all():
+            damaged += int(block.size - np.count_nonzero(finite))
+            block[~finite] = 0
+        peak = max(peak, float(np.abs(block).max(initial=0)))
+        yield block.clip(-1, 1).mean(axis=1, dtype=np.float32)
+    if damaged:
+        warn(f"{damaged} samples are not numbers (NaN or infinite): taken as silence")
+    if peak > _LOUD:
+        warn(f"samples reach {peak:.3g} times full scale: clipped")
+
+
+def _resample(blocks: Iterable[Float], rate: int) -> Iterator[Float]:
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+# libsndfile
+
+
+def _libsndfile(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
+    import soundfile
+
+    try:  # by descriptor: any bytes in the name, and no guessing from its extension
+        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+    except soundfile.SoundFileError as error:
+        raise _UndecodableError(str(error)) from error
+    if sound.samplerate not in _RATES:
+        sound.close()
+        raise _UndecodableError(f"its sample rate is {sound.samplerate} Hz")
+    return sound.samplerate, _sound_blocks(sound, warn)
+
+
+def _sound_blocks(sound: soundfile.SoundFile, warn: Warn) -> Blocks:
+    """Read on behind damaged spots, which become silence, so that later speech keeps its time."""
+    import soundfile
+
+    position = lost = bad_reads = 0
+    frames = max(1, _FRAMES // sound.channels)
+    with sound:
+        while bad_reads < _BAD_READS:
+            try:
+                block = sound.read(frames, dtype="float32", always_2d=True)
+                bad_reads = 0
+            except soundfile.SoundFileError as error:
+                skipped = sound.tell() - position
+                if not 0 < skipped <= frames:
+                    if position == 0:
+                        raise _UndecodableError(str(error)) from error
+                    break
+                bad_reads += 1
+                lost += skipped
+                block = np.zeros((skipped, sound.channels), np.float32)
+            if not len(block):
+                break
+            position += len(block)
+            yield block
+        if lost:
+            warn(f"damaged: {lost / sound.samplerate:.1f} s could not be decoded, taken as silence")
+        _warn_if_short(sound, position, warn)
+
+
+def _warn_if_short(sound: soundfile.SoundFile, frames: int, warn: Warn) -> None:
+    """Compare what was read with what the header announces."""
+    read = frames / sound.samplerate
+    announced = sound.frames / sound.samplerate
+    sizes = re.search(_SHORTER, sound.extra_info)
+    if sizes and int(sizes[2]) < int(sizes[1]) < 2**32 - 1:
+        announced = read * int(sizes[1]) / max(1, int(sizes[2]))
+    if announced - read > 0.1:
+        warn(f"cut short: {read:.1f} s of {announced:.1f} s are there")
+
+
+# ffmpeg, and PyAV where there is no ffmpeg; neither follows a playlist to the network
+
+
+def _ffmpeg(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
+    return SAMPLE_RATE, _ffmpeg_blocks(file, warn)
+
+
+def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
+    path = f"/dev/fd/{file.fileno()}"
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    command += ["-i", path, "-map", "0:a:0", "-ac", "1"]
+    command += ["-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+    empty = True
+    with tempfile.TemporaryFile() as talk:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=talk, pass_fds=(file.fileno(),)
+        )
+        with process, closing(cast("BinaryIO", process.stdout)) as stream:
+            try:
+                while len(data := stream.read(4 * _FRAMES)) >= 4:
+                    empty = False
+                    samples = np.frombuffer(data, "<f4", len(data) // 4)
+                    yield samples.astype(np.float32)[:, None]
+                process.wait()
+            finally:
+                process.kill()  # nothing is left to kill after `wait`
+        talk.seek(0)
+        complaints = talk.read(1 << 16).decode("utf-8", "replace").replace(f"{path}: ", "")
+    _judge("ffmpeg", complaints.strip().splitlines(), warn, empty=empty)
+
+
+def _judge(decoder: str, complaints: list[str], warn: Warn, *, empty: bool) -> None:
+    """A decoder that complained and gave nothing failed; one that gave something warns."""
+    if not complaints:
+        return
+    if not empty:
+        warn(f"damaged: {decoder} says {complaints[-1]!r}")
+    elif any("matches no streams" in line for line in complaints):
+        raise _UndecodableError("holds no audio stream")
+    else:
+        raise _UndecodableError(f"is not a recording that can be read ({complaints[-1]})")
+
+
+def _pyav(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
+    try:
+        import av
+    except ImportError as error:
+        raise _UndecodableError(
+            "is in no format that libsndfile reads; for m4a, mp4, webm and others install ffmpeg "
+            "(`sudo apt install ffmpeg`) or PyAV (`pip install 'whisper-npu[av]'`)"
+        ) from error
+    path = f"/dev/fd/{file.fileno()}"
+    try:
+        container = av.open(path, options={"protocol_whitelist": "file,pipe"})
+    except av.FFmpegError as error:
+        raise _UndecodableError(
+            f"is not a recording that can be read ({error.strerror})"
+        ) from error
+    return SAMPLE_RATE, _pyav_blocks(container, warn)
+
+
+def _pyav_blocks(container: av.container.InputContainer, warn: Warn) -> Blocks:
+    import av
+
+    complaints: list[str] = []
+    empty = True
+    with container:
+        if not container.streams.audio:
+            raise _UndecodableError("holds no audio stream")
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        for packet in container.demux(container.streams.audio[0]):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                complaints.append(str(error.strerror))
+                continue
+            for frame in frames:
+                for piece in resampler.resample(frame):
+                    empty = False
+                    yield piece.to_ndarray().astype(np.float32).reshape(-1, 1)
+        for piece in resampler.resample(None):
+            yield piece.to_ndarray().astype(np.float32).reshape(-1, 1)
+    _judge("PyAV", complaints, warn, empty=empty)
