@@ -1,1 +1,34 @@
-"""The layers of Whisper as functions over arrays."""
+"""The layers of Whisper as functions over arrays: native code, and numpy where there is none.
+
+`native` is the compiled module, or None when the package was installed without a compiler (or built
+for another machine); then everything runs on `reference`, much slower. `status` says which.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+native: ModuleType | None
+_reason = ""
+try:
+    native = import_module("whisper_npu.kernels._native")
+except ImportError as error:
+    native, _reason = None, str(error)
+
+
+class Status(NamedTuple):
+    """Which kernels run here."""
+
+    instruction_sets: tuple[str, ...]  # the best first; empty without native kernels
+    reason: str  # why there are none
+
+
+def status() -> Status:
+    """Whether the native kernels are installed, and what they use of this processor."""
+    if native is None:
+        return Status((), f"no compiled kernels ({_reason}): install again with a C++ compiler")
+    return Status(tuple(native.instruction_sets()), "")

@@ -1,0 +1,136 @@
+"""The native kernels of every instruction set, against `reference`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whisper_npu.kernels import reference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+
+native = pytest.importorskip("whisper_npu.kernels._native")  # installed without a compiler
+
+KINDS = {"f32": (0, 2e-6), "half": (1, 6e-3), "int8": (2, 1.5e-2)}  # kind, error / largest result
+every_isa = pytest.mark.parametrize("isa", native.instruction_sets())
+
+
+def padded(x: Float, *multiples: int) -> Float:
+    return np.pad(x, [(0, -n % m) for n, m in zip(x.shape, multiples, strict=True)])
+
+
+def native_linear(
+    isa: str, kind: int, x: Float, weight: Float, bias: Float, *, threads: int = 1,
+    gelu: bool = False, residual: Float | None = None,
+) -> Float:  # fmt: skip
+    packed = native.pack(padded(weight, 64, 4), kind)
+    return native.linear(
+        isa, x, kind, *packed, padded(bias, 64), len(weight), gelu, residual, threads
+    )
+
+
+def matrices(rows: int, n_in: int, n_out: int) -> tuple[Float, Float, Float]:
+    rng = np.random.default_rng([rows, n_in, n_out])
+    x = rng.standard_normal((rows, n_in), np.float32)
+    weight = rng.standard_normal((n_out, n_in), np.float32)
+    return x, weight, rng.standard_normal(n_out, np.float32)
+
+
+@every_isa
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    rows=st.integers(1, 20), n_in=st.integers(1, 300), n_out=st.integers(1, 200),
+    gelu=st.booleans(), add=st.booleans(), threads=st.integers(1, 3),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_linear_of_any_size(
+    isa: str, kind: str, rows: int, n_in: int, n_out: int, gelu: bool, add: bool, threads: int
+) -> None:
+    x, weight, bias = matrices(rows, n_in, n_out)
+    residual = np.full((rows, n_out), 3, np.float32) if add else None
+    expected = reference.linear(x, weight, bias)
+    if gelu:
+        expected = reference.gelu(expected)
+    if residual is not None:
+        expected = expected + residual
+    number, tolerance = KINDS[kind]
+    y = native_linear(isa, number, x, weight, bias, threads=threads, gelu=gelu, residual=residual)
+    largest = np.abs(x).sum(1, keepdims=True).max() + 5  # bounds each result of unit weights
+    assert np.abs(y - expected).max() <= tolerance * largest
+
+
+@every_isa
+@pytest.mark.parametrize("n_out", [51864, 51865, 51866])
+def test_linear_to_a_vocabulary(isa: str, n_out: int) -> None:
+    x, weight, bias = matrices(2, 64, n_out)
+    y = native_linear(isa, 0, x, weight, bias, threads=2)
+    np.testing.assert_allclose(y, reference.linear(x, weight, bias), atol=1e-4)
+
+
+@every_isa
+def test_int8_is_exact_on_whole_numbers(isa: str) -> None:
+    """Sums far beyond 16 bits, with the extreme products: no step may saturate."""
+    rng = np.random.default_rng(0)
+    x = rng.choice([-127, 127], (7, 3072)).astype(np.float32)
+    weight = rng.choice([-127, 127], (64, 3072)).astype(np.float32)
+    weight[0] = 127
+    x[0] = 127
+    y = native_linear(isa, 2, x, weight, np.zeros(64, np.float32))
+    np.testing.assert_allclose(y, reference.linear(x, weight), rtol=1e-6)
+    assert y[0, 0] == np.float32(127 * 127 * 3072)
+
+
+@every_isa
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_poisoned_row_poisons_only_itself(isa: str, kind: int, poison: float) -> None:
+    x, weight, bias = matrices(9, 100, 70)
+    clean = native_linear(isa, kind, x, weight, bias)
+    x[4, 17] = poison
+    y = native_linear(isa, kind, x, weight, bias)
+    assert not np.isfinite(y[4]).any()
+    rest = np.arange(9) != 4
+    np.testing.assert_array_equal(y[rest], clean[rest])
+
+
+@every_isa
+def test_a_row_of_zeros_gives_the_bias(isa: str) -> None:
+    _, weight, bias = matrices(1, 30, 65)
+    for kind in range(3):
+        y = native_linear(isa, kind, np.zeros((1, 30), np.float32), weight, bias)
+        np.testing.assert_array_equal(y[0], bias)
+
+
+@every_isa
+@given(rows=st.integers(1, 5), n=st.integers(2, 200), offset=st.sampled_from([0, 3, -1000]))
+@settings(max_examples=40, deadline=None)
+def test_layer_norm(isa: str, rows: int, n: int, offset: float) -> None:
+    x, _, _ = matrices(rows, n, 1)
+    _, weight, bias = matrices(1, 1, n)
+    y = native.layer_norm(isa, x + np.float32(offset), weight[:, 0].copy(), bias)
+    expected = reference.layer_norm(x + np.float32(offset), weight[:, 0], bias)
+    np.testing.assert_allclose(y, expected, atol=2e-5 if abs(offset) < 10 else 5e-3)
+
+
+@every_isa
+def test_gelu(isa: str) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 1001), [0, 1e10, -1e10]]).astype(np.float32)
+    np.testing.assert_allclose(native.gelu(isa, x), reference.gelu(x), atol=3e-6)
+    assert np.isnan(native.gelu(isa, np.full(1, np.nan, np.float32))).all()
+
+
+def test_a_wrong_size_is_refused() -> None:
+    x = np.zeros((2, 8), np.float32)
+    panels, scale, sums = native.pack(np.zeros((64, 8), np.float32), 2)
+    with pytest.raises(ValueError, match="panels"):
+        native.linear("portable", x, 2, panels[:-1], scale, sums, np.zeros(64, np.float32),
+                      64, False, None, 1)  # fmt: skip
+    with pytest.raises(ValueError, match="cannot run"):
+        native.gelu("z80", np.zeros(1, np.float32))

@@ -1,0 +1,68 @@
+// Compiled once per instruction set, with -DISA=name: the kernels as one table.
+#include "kernels.h"
+#include "linear.h"
+#include "scratch.h"
+
+namespace whisper_npu::ISA {
+namespace {
+
+template <class T>
+void linear_as(Pool& pool, const float* x, int rows, int k, const Linear& layer, int n, bool gelu_too,
+               const float* residual, float* y) {
+  const int padded = round_up(k, kLanes), wide = layer.k > padded ? layer.k : padded;
+  Scratch<float> line((size_t)wide);
+  Input<T> input(rows, wide);
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < wide; ++j) line[j] = j < k ? x[(size_t)i * k + j] : 0;
+    prepare<T>(line.data, round_up(wide, kLanes), input.rows(rows), i);
+  }
+  auto finish = [&](int row, int column, F value) {
+    if (column >= n) return;
+    const int valid = n - column < kLanes ? n - column : kLanes;
+    if (gelu_too) value = gelu(value);
+    const size_t place = (size_t)row * n + column;
+    if (residual) value = value + load(residual + place, valid);
+    store(y + place, value, valid);
+  };
+  run(pool, [&](int id) {
+    const int units = layer.n / kLanes, threads = pool.threads();
+    linear<T>(input.rows(rows), layer, units * id / threads * kLanes,
+              units * (id + 1) / threads * kLanes, finish);
+  });
+}
+
+void linear_any(Pool& pool, const float* x, int rows, int k, const Linear& layer, int n, bool gelu_too,
+                const float* residual, float* y) {
+  const auto as = layer.kind == Kind::kInt8   ? linear_as<Int8>
+                  : layer.kind == Kind::kHalf ? linear_as<Half>
+                                              : linear_as<Float>;
+  as(pool, x, rows, k, layer, n, gelu_too, residual, y);
+}
+
+void layer_norm_rows(const float* x, int rows, int n, const float* weight, const float* bias,
+                     float* y) {
+  const int padded = round_up(n, kLanes);
+  Scratch<float> scale((size_t)padded), shift((size_t)padded);
+  memset(scale.data, 0, sizeof(float) * (size_t)padded);
+  memset(shift.data, 0, sizeof(float) * (size_t)padded);
+  memcpy(scale.data, weight, sizeof(float) * (size_t)n);
+  memcpy(shift.data, bias, sizeof(float) * (size_t)n);
+  for (int i = 0; i < rows; ++i)
+    layer_norm(x + (size_t)i * n, scale.data, shift.data, n, [&](int j, F value) {
+      store(y + (size_t)i * n + j, value, n - j < kLanes ? n - j : kLanes);
+    });
+}
+
+void gelu_all(const float* x, size_t n, float* y) {
+  for (size_t i = 0; i < n; i += kLanes) {
+    const int valid = n - i < kLanes ? (int)(n - i) : kLanes;
+    store(y + i, gelu(load(x + i, valid)), valid);
+  }
+}
+
+}  // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {kName, linear_any, layer_norm_rows, gelu_all};
+
+}  // namespace whisper_npu::ISA

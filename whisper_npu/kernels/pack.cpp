@@ -1,0 +1,55 @@
+#include <cmath>
+
+#include "half.h"
+#include "kernels.h"
+
+namespace whisper_npu {
+namespace {
+
+constexpr int kPanel = 64;
+#if defined(__aarch64__)
+constexpr int kHalfGroup = 1;
+uint16_t to_half(float x) { return float_to_fp16(x); }
+#else
+constexpr int kHalfGroup = 2;
+uint16_t to_half(float x) { return float_to_bf16(x); }
+#endif
+
+template <class T, class Convert>
+void pack_panels(const float* weight, int n, int k, int group, T* panels, Convert&& convert) {
+  for (int row = 0; row < n; ++row) {
+    T* panel = panels + (size_t)(row / kPanel) * kPanel * k + (size_t)(row % kPanel) * group;
+    const float* values = weight + (size_t)row * k;
+    for (int i = 0; i < k; ++i)
+      panel[(size_t)(i / group) * kPanel * group + i % group] = convert(row, values[i]);
+  }
+}
+
+}  // namespace
+
+size_t packed_bytes(Kind kind, int n, int k) {
+  const size_t size = kind == Kind::kFloat ? 4 : kind == Kind::kHalf ? 2 : 1;
+  return size * (size_t)n * (size_t)k;
+}
+
+void pack(Kind kind, const float* weight, int n, int k, void* panels, float* scale, int32_t* sums) {
+  if (kind == Kind::kFloat)
+    return pack_panels(weight, n, k, 1, static_cast<float*>(panels), [](int, float x) { return x; });
+  if (kind == Kind::kHalf)
+    return pack_panels(weight, n, k, kHalfGroup, static_cast<uint16_t*>(panels),
+                       [](int, float x) { return to_half(x); });
+  for (int row = 0; row < n; ++row) {
+    float most = 0;
+    for (int i = 0; i < k; ++i) most = std::fmax(most, std::fabs(weight[(size_t)row * k + i]));
+    scale[row] = most / 127;
+    sums[row] = 0;
+  }
+  pack_panels(weight, n, k, 4, static_cast<int8_t*>(panels), [&](int row, float x) {
+    const float whole = scale[row] > 0 ? std::nearbyint(x / scale[row]) : 0;
+    const int8_t value = (int8_t)(whole > 127 ? 127 : whole < -127 ? -127 : whole == whole ? whole : 0);
+    sums[row] += value;
+    return value;
+  });
+}
+
+}  // namespace whisper_npu
