@@ -1,0 +1,336 @@
+"""A transcript -> txt, srt, vtt, tsv, json, csv, lrc: the bytes, and files that are never half.
+
+Names and bytes are openai/whisper's (csv and lrc: whisper.cpp's), less its faults: emptied
+segments make no cue, `-->` in a text cannot end a cue's times, NaN is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whisper_npu.errors import OptionError, OutputError
+from whisper_npu.transcript import Word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from whisper_npu.transcript import Segment, Transcript
+
+    Cue = tuple[float, float, str]  # start and end in seconds, text
+
+LONG_PAUSE = 3.0  # seconds, after which a subtitle of counted lines ends
+
+
+@dataclass(frozen=True)
+class SubtitleOptions:
+    """How words are laid out in srt and vtt; all but the defaults need word times."""
+
+    highlight_words: bool = False  # underline each word as it is spoken
+    max_line_width: int | None = None  # characters
+    max_line_count: int | None = None  # lines in a cue
+    max_words_per_line: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} {value} is not a number from 1 upward")
+        if self.max_line_count and not self.max_line_width:
+            raise OptionError("max_line_count needs max_line_width")
+        if self.max_words_per_line and self.max_line_width:
+            raise OptionError("max_words_per_line and max_line_width exclude each other")
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether word times are needed."""
+        return self != SubtitleOptions()
+
+
+def clock(seconds: float, *, hours: bool = True, decimal: str = ".") -> str:
+    """HH:MM:SS.mmm; without `hours` they are shown only when there are any."""
+    milliseconds = max(0, round(seconds * 1000))
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    n_hours, minutes = divmod(minutes, 60)
+    whole, milliseconds = divmod(milliseconds, 1000)
+    front = f"{n_hours:02d}:" if hours or n_hours else ""
+    return f"{front}{minutes:02d}:{whole:02d}{decimal}{milliseconds:03d}"
+
+
+def spoken(transcript: Transcript) -> list[Segment]:
+    """The segments that say something."""
+    return [segment for segment in transcript.segments if segment.text.strip()]
+
+
+def txt(transcript: Transcript, _: SubtitleOptions) -> str:
+    """One segment a line."""
+    return "".join(f"{line(segment.text)}\n" for segment in spoken(transcript))
+
+
+def line(text: str) -> str:
+    """Text that stays on one line."""
+    return " ".join(text.strip().splitlines())
+
+
+def srt(transcript: Transcript, options: SubtitleOptions) -> str:
+    """SubRip."""
+    return "".join(
+        f"{i}\n{clock(start, decimal=',')} --> {clock(end, decimal=',')}\n{text}\n\n"
+        for i, (start, end, text) in enumerate(cues(transcript, options), 1)
+    )
+
+
+def vtt(transcript: Transcript, options: SubtitleOptions) -> str:
+    """WebVTT."""
+    return "WEBVTT\n\n" + "".join(
+        f"{clock(start, hours=False)} --> {clock(end, hours=False)}\n{text}\n\n"
+        for start, end, text in cues(transcript, options)
+    )
+
+
+def tsv(transcript: Transcript, _: SubtitleOptions) -> str:
+    """Milliseconds and text between tabs."""
+    rows = [
+        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t"
+        f"{line(segment.text).replace(chr(9), ' ')}\n"
+        for segment in spoken(transcript)
+    ]
+    return "start\tend\ttext\n" + "".join(rows)
+
+
+def csv_(transcript: Transcript, _: SubtitleOptions) -> str:
+    """Milliseconds and quoted text between commas."""
+    out = io.StringIO()
+    out.write("start,end,text\n")
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    for segment in spoken(transcript):
+        writer.writerow(
+            (round(1000 * segment.start), round(1000 * segment.end), segment.text.strip())
+        )
+    return out.getvalue()
+
+
+def lrc(transcript: Transcript, _: SubtitleOptions) -> str:
+    """Lyrics: when each line begins."""
+    lines = ["[by:whisper-npu]\n"]
+    for segment in spoken(transcript):
+        hundredths = max(0, round(segment.start * 100))
+        minutes, hundredths = divmod(hundredths, 6000)
+        stamp = f"[{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}]"
+        lines.append(f"{stamp}{line(segment.text)}\n")
+    return "".join(lines)
+
+
+def json_(transcript: Transcript, _: SubtitleOptions) -> str:
+    """Everything, in openai/whisper's keys."""
+    result = {
+        "text": transcript.text,
+        "segments": [segment_record(segment) for segment in transcript.segments],
+        "language": transcript.language,
+    }
+    return json.dumps(result, allow_nan=False)
+
+
+def segment_record(segment: Segment) -> dict[str, Any]:
+    """A segment as JSON knows it."""
+    record: dict[str, Any] = {
+        "id": segment.id,
+        "seek": segment.seek,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": list(segment.tokens),
+        "temperature": finite(segment.temperature),
+        "avg_logprob": finite(segment.avg_logprob),
+        "compression_ratio": finite(segment.compression_ratio),
+        "no_speech_prob": finite(segment.no_speech_prob),
+    }
+    if segment.words is not None:
+        record["words"] = [
+            {
+                "word": word.text,
+                "start": word.start,
+                "end": word.end,
+                "probability": finite(word.probability),
+            }
+            for word in segment.words
+        ]
+    return record
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
+    "txt": txt,
+    "srt": srt,
+    "vtt": vtt,
+    "tsv": tsv,
+    "json": json_,
+    "csv": csv_,
+    "lrc": lrc,
+}
+
+
+def formats(choice: str) -> tuple[str, ...]:
+    """Names from "srt,vtt" or "all". Raises OptionError."""
+    names = tuple(dict.fromkeys(name.strip() for name in choice.split(",")))
+    if names == ("all",):
+        return tuple(FORMATS)
+    for name in names:
+        if name not in FORMATS:
+            raise OptionError(f"unknown format {name!r}: use {', '.join(FORMATS)} or all")
+    return names
+
+
+# subtitles
+
+
+def cues(transcript: Transcript, options: SubtitleOptions) -> Iterator[Cue]:
+    """What is shown from when to when."""
+    segments = spoken(transcript)
+    if not segments or segments[0].words is None:
+        for segment in segments:
+            yield segment.start, segment.end, cue_text(segment.text.strip())
+        return
+    for subtitle in subtitles(segments, options):
+        if options.highlight_words:
+            yield from karaoke(subtitle)
+        else:
+            yield subtitle[0].start, subtitle[-1].end, cue_text("".join(w.text for w in subtitle))
+
+
+def cue_text(text: str) -> str:
+    """Text that cannot be taken for a cue's times, nor end the cue by an empty line."""
+    return re.sub(r"\n\s*\n", "\n", text.replace("-->", "->"))
+
+
+def karaoke(subtitle: Sequence[Word]) -> Iterator[Cue]:
+    """The same text again and again, the word being spoken underlined."""
+    plain = cue_text("".join(word.text for word in subtitle))
+    last = subtitle[0].start
+    for i, spoken_word in enumerate(subtitle):
+        if clock(spoken_word.start) != clock(last):
+            yield last, spoken_word.start, plain
+        words = [
+            re.sub(r"^(\s*)(.*)$", r"\1<u>\2</u>", word.text) if i == j else word.text
+            for j, word in enumerate(subtitle)
+        ]
+        yield spoken_word.start, spoken_word.end, cue_text("".join(words))
+        last = spoken_word.end
+
+
+def subtitles(segments: Sequence[Segment], options: SubtitleOptions) -> Iterator[list[Word]]:
+    """Words gathered into cues; a word that begins a line carries the line break."""
+    keep_segments = options.max_line_count is None or options.max_line_width is None
+    width = options.max_line_width or 1000
+    subtitle: list[Word] = []
+    line_length, n_lines = 0, 1
+    last = next((word.start for segment in segments for word in segment.words or ()), 0.0)
+    for word, begins_chunk in words_in_chunks(segments, options.max_words_per_line or 1000):
+        pause = not keep_segments and word.start - last > LONG_PAUSE
+        breaks = begins_chunk and bool(subtitle) and keep_segments
+        last = word.start
+        fits = line_length + len(word.text) <= width
+        if line_length and fits and not pause and not breaks:
+            subtitle.append(word)
+            line_length += len(word.text)
+            continue
+        text = word.text.strip()
+        counted = options.max_line_count is not None
+        full = counted and (pause or n_lines >= (options.max_line_count or 0))
+        if subtitle and (full or breaks):
+            yield subtitle
+            subtitle, n_lines = [], 1
+        elif line_length:
+            n_lines += 1
+            text = "\n" + text
+        line_length = len(text.strip())
+        subtitle.append(replace(word, text=text))
+    if subtitle:
+        yield subtitle
+
+
+def words_in_chunks(segments: Sequence[Segment], n: int) -> Iterator[tuple[Word, bool]]:
+    """Each word, and whether it is the first of its segment or of every n in it."""
+    for segment in segments:
+        for i, word in enumerate(segment.words or ()):
+            yield word, i % n == 0
+
+
+# files
+
+
+def output_stems(inputs: Sequence[str]) -> list[str]:
+    """A file name without extension for each recording: its own, or what tells it from others.
+
+    a.wav, b.wav -> a, b; a.wav, a.mp3 -> a.wav, a.mp3; x/a.wav, y/a.wav -> x_a.wav, y_a.wav.
+    Raises OptionError when a recording is named twice.
+    """
+    paths = [Path(name) for name in inputs]
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise OptionError("the same recording is named twice")
+    stems = [path.stem for path in paths]
+    for choice in (
+        [path.name for path in paths],
+        ["_".join(path.absolute().parts[1:]) for path in paths],
+    ):
+        taken = {stem for stem in stems if stems.count(stem) > 1}
+        stems = [
+            other if stem in taken else stem for stem, other in zip(stems, choice, strict=True)
+        ]
+    return stems
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o666 & ~_umask())
+            file.write(text.encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write_all(
+    transcript: Transcript,
+    folder: Path,
+    stem: str,
+    names: Sequence[str],
+    options: SubtitleOptions | None = None,
+) -> list[Path]:
+    """Write folder/stem.format for each format. Raises OutputError."""
+    paths = []
+    for name in names:
+        path = folder / f"{stem}.{name}"
+        write(path, FORMATS[name](transcript, options or SubtitleOptions()))
+        paths.append(path)
+    return paths
