@@ -1,5 +1,48 @@
 """Speech to text with OpenAI's Whisper, on Rockchip NPUs and on any CPU.
 
+    import whisper_npu
+
+    with whisper_npu.load_model("base") as model:
+        for segment in model.segments("talk.mp3"):
+            print(segment.start, segment.text)
+        transcript = model.transcribe("talk.mp3", word_timestamps=True)
+
 Axes have one letter in the whole house: S samples, F frames, C audio positions, D width, H heads,
 B beams, T tokens, V vocabulary, M/K/N matmul sizes.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from whisper_npu.transcribe import Model
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Model:
+    """Open a model by name (downloaded when it is not here) or by folder.
+
+    device   auto, cpu or npu
+    offline  never use the network
+    say      hears what is downloaded, and how big; default: the log
+
+    Raises OptionError (no such name or device), ModelError, DeviceError.
+    """
+    from whisper_npu import hub
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices import DeviceOptions, open_device
+    from whisper_npu.transcribe import Model
+
+    checkpoint = Checkpoint(hub.find(str(name), offline=offline, say=say))
+    return Model(checkpoint, open_device(checkpoint, DeviceOptions(device=device)))

@@ -138,6 +138,9 @@ class TranscribeOptions:
         return list(zip(points[::2], ends, strict=True))
 
 
+DEFAULT = TranscribeOptions()
+
+
 def fallback_temperatures(first: float, increment: float | None) -> tuple[float, ...]:
     """Temperatures from `first` to 1; None: no fallback. Raises OptionError."""
     if increment is None:
@@ -189,9 +192,41 @@ class Model:
         self.tokenizer = Tokenizer(checkpoint.folder, multilingual=checkpoint.is_multilingual)
         self.decoder = Decoder(device, self.tokenizer, checkpoint.dims.n_text_ctx)
 
+    def open(
+        self, audio: Source | Float, options: TranscribeOptions, state: State | None = None
+    ) -> Transcription:
+        """Read a recording (path, "-", binary file or samples at 16 kHz) and get ready.
+
+        Raises AudioError, OptionError.
+        """
+        features = log_mel(audio, self.checkpoint.dims.n_mels)
+        return Transcription(self, features, options, state)
+
+    def segments(
+        self, audio: Source | Float, options: TranscribeOptions = DEFAULT
+    ) -> Iterator[Segment]:
+        """The segments of a recording, as they are found."""
+        for event in self.open(audio, options):
+            if isinstance(event, Segment):
+                yield event
+
+    def transcribe(
+        self, audio: Source | Float, options: TranscribeOptions = DEFAULT
+    ) -> Transcript:
+        """All of a recording."""
+        transcription = self.open(audio, options)
+        found = [event for event in transcription if isinstance(event, Segment)]
+        return transcription.transcript(found)
+
     def close(self) -> None:
         """Give the device back."""
         self.device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Transcription:

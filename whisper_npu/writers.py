@@ -12,13 +12,12 @@ import json
 import math
 import os
 import re
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu.errors import OptionError, OutputError
+from whisper_npu.cache import replacing
+from whisper_npu.errors import OptionError
 from whisper_npu.transcript import Word
 
 if TYPE_CHECKING:
@@ -295,29 +294,8 @@ def output_stems(inputs: Sequence[str]) -> list[str]:
 
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises OutputError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o666 & ~_umask())
-            file.write(text.encode("utf-8", "surrogateescape"))
-            file.flush()
-            os.fsync(descriptor)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    with replacing(path) as new:
+        new.write_bytes(text.encode())
 
 
 def write_all(
