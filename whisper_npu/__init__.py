@@ -13,25 +13,27 @@ B beams, T tokens, V vocabulary, M/K/N matmul sizes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from whisper_npu.transcribe import Model
 
 __all__ = ["load_model"]
 
+DEMO = Path(__file__).parent.parent / "models" / "demo"
+
 
 def load_model(
-    name: str | Path,
+    name: str | Path | None = None,
     *,
     device: str = "auto",
     offline: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Model:
-    """Open a model by name (downloaded when it is not here) or by folder.
+    """Open a model by name (downloaded when it is not here) or by folder; None: the demo model.
 
     device   auto, cpu or npu
     offline  never use the network
@@ -44,5 +46,6 @@ def load_model(
     from whisper_npu.devices import DeviceOptions, open_device
     from whisper_npu.transcribe import Model
 
-    checkpoint = Checkpoint(hub.find(str(name), offline=offline, say=say))
+    folder = DEMO if name is None else hub.find(str(name), offline=offline, say=say)
+    checkpoint = Checkpoint(folder)
     return Model(checkpoint, open_device(checkpoint, DeviceOptions(device=device)))

@@ -14,23 +14,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder, DecodingOptions, Hypothesis
 from whisper_npu.errors import OptionError
+from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.tokenizer import TIME_PRECISION, Tokenizer, language_code
 from whisper_npu.transcript import Segment, Transcript
+from whisper_npu.writers import segment_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
+    from whisper_npu.audio import Source
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices import Device
 
     Float = NDArray[np.float32]
 
-WINDOW = 3000  # frames
-FRAMES_PER_SECOND = 100
 FRAMES_PER_TIMESTAMP = 2
 TEMPERATURES = tuple(float(t) for t in np.arange(0, 1 + 1e-6, 0.2))
 AUTO, AUTO_EACH = "auto", "auto-each"  # languages: one per recording, one per window
@@ -39,15 +42,15 @@ _log = logging.getLogger(__name__)
 
 
 class Features(Protocol):
-    """The log-mel of one recording."""
+    """The log-mel of one recording, as `features.LogMel` has it."""
 
     @property
     def n_frames(self) -> int:
         """Frames of 10 ms that hold audio."""
         ...
 
-    def window(self, start: int, n_frames: int = WINDOW) -> Float:
-        """(n_mels, 3000) float32: frames from `start`, literal 0.0 after n_frames of them."""
+    def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
+        """(n_mels, 3000) float32: frames from `start`; behind n_frames zeros, or true silence."""
         ...
 
 
@@ -183,6 +186,15 @@ class WindowDone:
 Event = Language | Segment | WindowDone
 
 
+def record(event: Event) -> dict[str, Any]:
+    """An event as JSON knows it."""
+    if isinstance(event, Segment):
+        return {"event": "segment", **segment_record(event)}
+    if isinstance(event, Language):
+        return {"event": "language", "language": event.code, "probability": event.probability}
+    return {"event": "progress", "seconds": event.seconds}
+
+
 class Model:
     """An opened model: weights, vocabulary and the device that runs it."""
 
@@ -199,8 +211,11 @@ class Model:
 
         Raises AudioError, OptionError.
         """
-        features = log_mel(audio, self.checkpoint.dims.n_mels)
-        return Transcription(self, features, options, state)
+        n_mels = self.checkpoint.dims.n_mels
+        if isinstance(audio, np.ndarray):
+            return Transcription(self, log_mel([audio], n_mels), options, state)
+        with open_audio(audio) as opened:
+            return Transcription(self, log_mel(opened.blocks, n_mels), options, state)
 
     def segments(
         self, audio: Source | Float, options: TranscribeOptions = DEFAULT
@@ -210,9 +225,7 @@ class Model:
             if isinstance(event, Segment):
                 yield event
 
-    def transcribe(
-        self, audio: Source | Float, options: TranscribeOptions = DEFAULT
-    ) -> Transcript:
+    def transcribe(self, audio: Source | Float, options: TranscribeOptions = DEFAULT) -> Transcript:
         """All of a recording."""
         transcription = self.open(audio, options)
         found = [event for event in transcription if isinstance(event, Segment)]
@@ -283,6 +296,11 @@ class Transcription:
                 yield from self._window(end)
                 yield WindowDone(self.state.seek / FRAMES_PER_SECOND, self.state)
 
+    @property
+    def duration(self) -> float:
+        """Seconds of audio."""
+        return self._features.n_frames / FRAMES_PER_SECOND
+
     def transcript(self, segments: list[Segment]) -> Transcript:
         """All that was found as one result."""
         return Transcript(
@@ -290,7 +308,7 @@ class Transcription:
             segments=tuple(segments),
             language=self._language or self.state.language or "en",
             language_probability=self.state.language_probability,
-            duration=self._features.n_frames / FRAMES_PER_SECOND,
+            duration=self.duration,
         )
 
     def _window(self, clip_end: int) -> Iterator[Event]:
@@ -298,7 +316,7 @@ class Transcription:
         state = self.state
         size = min(WINDOW, self._features.n_frames - state.seek, clip_end - state.seek)
         encoded = self._model.device.encode(self._features.window(state.seek, size))
-        self._hear_language(encoded)
+        self._hear_language(encoded, whole=size == WINDOW)
         hypothesis = self._decode(encoded)
         if self._is_silence(hypothesis):
             self.state = replace(self.state, seek=state.seek + size)
@@ -327,11 +345,14 @@ class Transcription:
 
     # language
 
-    def _hear_language(self, encoded: Any) -> None:
+    def _hear_language(self, encoded: Any, *, whole: bool) -> None:
         """Guess the language of this window, unless it is known."""
         state = self.state
         if self._language or (state.language_settled and self._options.language != AUTO_EACH):
             return
+        if not whole:  # languages are told by what was trained: silence behind the audio
+            heard = self._features.window(state.seek, silence=True)
+            encoded = self._model.device.encode(heard)
         probabilities, _ = self._model.decoder.detect_language(encoded)
         best = max(probabilities, key=lambda code: probabilities[code])
         self.state = replace(
@@ -399,9 +420,7 @@ class Transcription:
             return False
         return least is None or hypothesis.avg_logprob <= least
 
-    def _segments(
-        self, hypothesis: Hypothesis, seek: int, size: int
-    ) -> tuple[list[Segment], int]:
+    def _segments(self, hypothesis: Hypothesis, seek: int, size: int) -> tuple[list[Segment], int]:
         """Cut a hypothesis into segments; and the frames to the next window."""
         tokenizer = self._model.tokenizer
         offset = seek / FRAMES_PER_SECOND
@@ -460,4 +479,3 @@ def emptied(segment: Segment) -> Segment:
     if segment.start != segment.end and segment.text.strip():
         return segment
     return replace(segment, text="", tokens=(), words=() if segment.words is not None else None)
-
