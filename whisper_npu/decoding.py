@@ -51,14 +51,7 @@ class DecodingOptions:
     max_initial_timestamp: float | None = 1.0  # seconds; None or 0: no limit
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise OptionError(f"unknown task {self.task!r}: use {' or '.join(TASKS)}")
-        if not 0 <= self.temperature < np.inf:
-            raise OptionError(f"temperature {self.temperature:g} is not a number from 0 upward")
-        for name in ("beam_size", "best_of", "sample_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} {value} is not a number from 1 upward")
+        self._check_ranges()
         if self.beam_size and self.best_of:
             raise OptionError("beam_size and best_of exclude each other at one temperature")
         if self.best_of and self.temperature == 0:
@@ -69,6 +62,16 @@ class DecodingOptions:
             raise OptionError("patience needs beam_size")
         if self.patience is not None and round((self.beam_size or 1) * self.patience) < 1:
             raise OptionError(f"patience {self.patience:g} leaves no hypothesis to wait for")
+
+    def _check_ranges(self) -> None:
+        if self.task not in TASKS:
+            raise OptionError(f"unknown task {self.task!r}: use {' or '.join(TASKS)}")
+        if not 0 <= self.temperature < np.inf:
+            raise OptionError(f"temperature {self.temperature:g} is not a number from 0 upward")
+        for name in ("beam_size", "best_of", "sample_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} {value} is not a number from 1 upward")
         if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
             raise OptionError(f"length_penalty {self.length_penalty:g} is not between 0 and 1")
 
@@ -106,45 +109,45 @@ def suppress_at_start(tokens: Sequence[int]) -> Filter:
     return apply
 
 
-def timestamp_rules(tokenizer: Tokenizer, max_initial: float | None) -> Filter:
-    """Timestamps come in pairs, first and last of a segment, and never go back."""
-    begin, eot = tokenizer.timestamp_begin, tokenizer.eot
-    last_initial = begin + round(max_initial / TIME_PRECISION) if max_initial else None
+class TimestampRules:
+    """Timestamps come in pairs, where a segment ends and the next begins, and never go back."""
 
-    def pairs(logits: Float, row: Sequence[int]) -> None:
-        """One row: logits (V,)."""
+    def __init__(self, tokenizer: Tokenizer, max_initial: float | None) -> None:
+        self._begin = tokenizer.timestamp_begin
+        self._eot = tokenizer.eot
+        self._no_timestamps = tokenizer.no_timestamps
+        self._n_initial = round(max_initial / TIME_PRECISION) + 1 if max_initial else None
+
+    def __call__(self, logits: Float, rows: Rows) -> None:
+        """Ban what the rules forbid."""
+        logits[:, self._no_timestamps] = NEVER
+        for i, row in enumerate(rows):
+            self._pairs(logits[i], row)
+        if not rows[0]:
+            logits[:, : self._begin] = NEVER
+            if self._n_initial is not None:
+                logits[:, self._begin + self._n_initial :] = NEVER
+        self._prefer_time(logits)
+
+    def _pairs(self, logits: Float, row: Sequence[int]) -> None:
+        """Bans for one row: logits (V,)."""
+        begin = self._begin
         last_is_time = len(row) >= 1 and row[-1] >= begin
         before_is_time = len(row) < 2 or row[-2] >= begin
-        closed = last_is_time and before_is_time  # a segment was closed or opened: text must come
-        opens = last_is_time and not before_is_time  # text was closed: the next may open there
-        if closed:
+        may_open = last_is_time and not before_is_time  # a segment has ended: time or the end
+        if may_open:
+            logits[: self._eot] = NEVER
+        elif last_is_time:  # a segment has begun: text
             logits[begin:] = NEVER
-        elif opens:
-            logits[:eot] = NEVER
         latest = next((token for token in reversed(row) if token >= begin), None)
-        if latest is not None:
-            logits[begin : latest if opens else latest + 1] = NEVER
+        if latest is not None:  # no segment may be empty, or the window loop would stand still
+            logits[begin : latest if may_open else latest + 1] = NEVER
 
-    def first(logits: Float) -> None:
-        logits[:, :begin] = NEVER
-        if last_initial is not None:
-            logits[:, last_initial + 1 :] = NEVER
-
-    def prefer_time(logits: Float) -> None:
-        """When all timestamps together are likelier than the likeliest text: a timestamp."""
-        time = _logsumexp(logits[:, begin:])  # (B,)
-        text = logits[:, :begin].max(axis=1)
-        logits[time > text, :begin] = NEVER
-
-    def apply(logits: Float, rows: Rows) -> None:
-        logits[:, tokenizer.no_timestamps] = NEVER
-        for i, row in enumerate(rows):
-            pairs(logits[i], row)
-        if not rows[0]:
-            first(logits)
-        prefer_time(logits)
-
-    return apply
+    def _prefer_time(self, logits: Float) -> None:
+        """Where all timestamps together are likelier than the likeliest text: a timestamp."""
+        time = _logsumexp(logits[:, self._begin :])  # (B,)
+        text = logits[:, : self._begin].max(axis=1)
+        logits[time > text, : self._begin] = NEVER
 
 
 def _logsumexp(logits: Float) -> Float:
@@ -392,12 +395,12 @@ class Decoder:
 
     def _filters(self, options: DecodingOptions) -> list[Filter]:
         tokenizer = self._tokenizer
-        filters = []
+        filters: list[Filter] = []
         if options.suppress_blank:
             filters.append(suppress_at_start(tokenizer.blank))
         filters.append(suppress(tokenizer.suppressed(options.suppress_tokens)))
         if not options.without_timestamps:
-            filters.append(timestamp_rules(tokenizer, options.max_initial_timestamp))
+            filters.append(TimestampRules(tokenizer, options.max_initial_timestamp))
         return filters
 
     def _no_speech(self, logits: Float) -> float:

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cache import replacing
 from whisper_npu.errors import OptionError
-from whisper_npu.transcript import Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from whisper_npu.transcript import Segment, Transcript
+    from whisper_npu.transcript import Segment, Transcript, Word
 
     Cue = tuple[float, float, str]  # start and end in seconds, text
 

@@ -163,7 +163,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
 ) -> None:
     """Turn speech into text.
 
-    Examples:
+    For example:
 
       whisper-npu transcribe talk.mp3
 

@@ -1,0 +1,49 @@
+"""The window loop."""
+
+from __future__ import annotations
+
+import pytest
+
+from whisper_npu.transcribe import cut
+
+BEGIN = 100
+
+
+def at(seconds: float) -> int:
+    return BEGIN + round(seconds / 0.02)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pieces", "advance"),
+    [
+        # two segments, and one begun: heard again from the end of the second
+        (
+            (at(0), 1, at(2), at(2), 2, at(5), at(5), 3),
+            [(0, 2, (at(0), 1, at(2))), (2, 5, (at(2), 2, at(5)))],
+            500,
+        ),
+        # the last one ends in silence: the window is done
+        (
+            (at(0), 1, at(2), at(2.5), 2, at(5)),
+            [(0, 2, (at(0), 1, at(2))), (2.5, 5, (at(2.5), 2, at(5)))],
+            2900,
+        ),
+        ((at(1), 1, at(2)), [(0, 2, (at(1), 1, at(2)))], 2900),
+        ((at(0), 1), [(0, 29, (at(0), 1))], 2900),
+        ((1, 2), [(0, 29, (1, 2))], 2900),
+        ((), [(0, 29, ())], 2900),
+    ],
+)
+def test_cut_where_two_timestamps_meet(
+    tokens: tuple[int, ...],
+    pieces: list[tuple[float, float, tuple[int, ...]]],
+    advance: int,
+) -> None:
+    found, frames = cut(tokens, BEGIN, 2900)
+    assert [(pytest.approx(start), pytest.approx(end), t) for start, end, t in pieces] == found
+    assert frames == advance
+
+
+def test_the_loop_never_stands_still() -> None:
+    _, advance = cut((at(0), at(0), 1), BEGIN, 2900)
+    assert advance > 0
