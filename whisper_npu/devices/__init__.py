@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from whisper_npu.model import Conv, Linear, Norm
 
     Float = NDArray[np.float32]
+    Observer = Callable[[str, Float], None]  # a layer's name in the checkpoint, its output (T, D)
 
 A = TypeVar("A")  # an activation in the device's own order: row-major, NPU tiles, ...
 
@@ -62,11 +63,15 @@ class Device(Protocol):
         """For people, as printed everywhere: "cpu int8", "npu fp16 (emulated rk3588)"."""
         ...
 
-    def encode(self, mel: Float) -> Any:
+    def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         """Encode one window.
 
-        mel     (n_mels, 3000)  float32  30 s of log-mel, zero beyond the end of the audio
-        return  opaque          what `session` wants; owned by this device
+        mel      (n_mels, 3000)  float32  30 s of log-mel, zero beyond the end of the audio
+        observe  hears the output of each layer in order, as (T, D) float32; a device that runs
+                 several layers in one call tells what it can see, at the least
+                 model.encoder.layer_norm and the decoder's encoder_attn.k_proj and v_proj.
+                 `observed.Observed` does it for any `Ops`
+        return   opaque          what `session` wants; owned by this device
         """
         ...
 
@@ -98,6 +103,14 @@ class DeviceOptions:
     """How to open a device."""
 
     device: str = "auto"  # auto, cpu or npu
+    precision: str = "auto"  # of the weights: f32, f16, int8 on the cpu; fp16, int8 on the npu
+    emulate: str | None = None  # run the npu device on the emulated NPU of this chip: rk3588
+
+    @classmethod
+    def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
+        """From "cpu-int8", "npu-fp16" or "cpu", as a comparison names devices."""
+        device, _, precision = name.partition("-")
+        return cls(device, precision or "auto", emulate if device == "npu" else None)
 
 
 def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:

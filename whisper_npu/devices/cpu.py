@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_npu.devices.observed import Observed
 from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
+from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices import Observer
 
     Float = NDArray[np.float32]
 
@@ -27,9 +30,13 @@ class CpuDevice:
         self._model = Whisper(checkpoint)
         self._ops = NumpyOps()
 
-    def encode(self, mel: Float) -> Sequence[tuple[Float, Float]]:
-        features = encode(self._model, self._ops, np.ascontiguousarray(mel.T))
-        return cross_keys_values(self._model, self._ops, features)
+    def encode(
+        self, mel: Float, *, observe: Observer | None = None
+    ) -> Sequence[tuple[Float, Float]]:
+        ops = Observed(self._ops, np.asarray, observe) if observe else self._ops
+        features = encode(self._model, ops, np.ascontiguousarray(mel.T))
+        with stage("K/V"):
+            return cross_keys_values(self._model, ops, features)
 
     def session(
         self, encoded: Sequence[tuple[Float, Float]], *, beams: int = 1, align: bool = False
