@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model"]
 
-DEMO = Path(__file__).parent.parent / "models" / "demo"
+_HERE = Path(__file__).parent
+# the model that comes with us: in an installed copy, or in the source tree
+_INSTALLED = _HERE / "demo"
+DEMO = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "models" / "demo"
 
 
 def load_model(
