@@ -85,6 +85,4 @@ def _paragraph(segment: Segment) -> _Paragraph:
 def _word(word: Word) -> _Word:
     text = word.text.lstrip()
     before = word.text[: len(word.text) - len(text)]
-    return _Word(
-        before, text, word.start, word.probability < UNSURE, round(100 * word.probability)
-    )
+    return _Word(before, text, word.start, word.probability < UNSURE, round(100 * word.probability))
