@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.errors import OptionError
+from whisper_npu.stages import stage
 from whisper_npu.tokenizer import TIME_PRECISION
 
 if TYPE_CHECKING:
@@ -317,6 +318,7 @@ class Decoder:
         """How many tokens of earlier text a window can see."""
         return self._n_ctx // 2 - 1
 
+    @stage("decoder")
     def detect_language(self, encoded: Any) -> tuple[dict[str, float], float]:
         """Probability of each language, and that nobody speaks at all."""
         session = self._device.session(encoded)
@@ -330,6 +332,7 @@ class Decoder:
         named = dict(zip(languages, probabilities.tolist(), strict=True))
         return named, self._no_speech(logits)
 
+    @stage("decoder")
     def decode(
         self, encoded: Any, options: DecodingOptions, rng: np.random.Generator
     ) -> Hypothesis:

@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from whisper_npu.audio import SAMPLE_RATE
 from whisper_npu.errors import OutputError
+from whisper_npu.stages import stage, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +54,7 @@ class LogMel:
         self._floor = max(_SILENCE, loudest - _RANGE)
         self.close = weakref.finalize(self, rows.close)
 
+    @stage("features")
     def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
         """One encoder window: `n_frames` frames (at most 3000) from frame `start` on.
 
@@ -73,6 +75,7 @@ class LogMel:
         return mel
 
 
+@stage("features")
 def log_mel(blocks: Iterable[Float], n_mels: int) -> LogMel:
     """Spectrogram of a whole recording: its scale is not that of its pieces.
 
@@ -88,7 +91,7 @@ def log_mel(blocks: Iterable[Float], n_mels: int) -> LogMel:
 
     def counted() -> Iterator[Float]:
         nonlocal n_samples
-        for block in blocks:
+        for block in staged("audio", blocks):
             n_samples += len(block)
             yield block
 
