@@ -16,9 +16,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
+from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
@@ -47,6 +48,9 @@ _LOUD = 4.0  # times full scale: louder than any lossy decoder overshoots
 
 # libsndfile's log, where the data chunk promises more bytes than the file has
 _SHORTER = r"(?:data|SSND|Data Size|[Rr]iff size|riff)\s*: (\d+) \(should be (\d+)\)"
+
+_MPG123_TALK = rb"\[src/libmpg123/|Warning: Xing stream|Note: (Illegal Audio|Trying to|Skipped \d+)"
+_stderr = Lock()  # whoever holds it may replace descriptor 2
 
 _log = logging.getLogger(__name__)
 
@@ -181,31 +185,35 @@ def _libsndfile(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
     import soundfile
 
     try:  # by descriptor: any bytes in the name, and no guessing from its extension
-        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        with _without_mpg123_talk():
+            sound = soundfile.SoundFile(file.fileno(), closefd=False)
     except soundfile.SoundFileError as error:
         raise _UndecodableError(str(error)) from error
     if sound.samplerate not in _RATES:
         sound.close()
         raise _UndecodableError(f"its sample rate is {sound.samplerate} Hz")
-    return sound.samplerate, _sound_blocks(sound, warn)
+    return sound.samplerate, _sound_blocks(sound, _announced_frames(sound, file), warn)
 
 
-def _sound_blocks(sound: soundfile.SoundFile, warn: Warn) -> Blocks:
+def _sound_blocks(sound: soundfile.SoundFile, announced: float, warn: Warn) -> Blocks:
     """Read on behind damaged spots, which become silence, so that later speech keeps its time."""
     import soundfile
 
     position = lost = bad_reads = 0
     frames = max(1, _FRAMES // sound.channels)
+    hush = _without_mpg123_talk if sound.format == "MP3" else nullcontext
     with sound:
         while bad_reads < _BAD_READS:
             try:
-                block = sound.read(frames, dtype="float32", always_2d=True)
+                with hush():
+                    block = sound.read(frames, dtype="float32", always_2d=True)
                 bad_reads = 0
             except soundfile.SoundFileError as error:
                 skipped = sound.tell() - position
                 if not 0 < skipped <= frames:
                     if position == 0:
                         raise _UndecodableError(str(error)) from error
+                    announced = max(announced, position + sound.samplerate)
                     break
                 bad_reads += 1
                 lost += skipped
@@ -214,20 +222,45 @@ def _sound_blocks(sound: soundfile.SoundFile, warn: Warn) -> Blocks:
                 break
             position += len(block)
             yield block
-        if lost:
-            warn(f"damaged: {lost / sound.samplerate:.1f} s could not be decoded, taken as silence")
-        _warn_if_short(sound, position, warn)
+    rate = sound.samplerate
+    if lost:
+        warn(f"damaged: {lost / rate:.1f} s could not be decoded, taken as silence")
+    if announced - position > rate / 10:
+        warn(f"cut short: {position / rate:.1f} s of {announced / rate:.1f} s could be read")
 
 
-def _warn_if_short(sound: soundfile.SoundFile, frames: int, warn: Warn) -> None:
-    """Compare what was read with what the header announces."""
-    read = frames / sound.samplerate
-    announced = sound.frames / sound.samplerate
+def _announced_frames(sound: soundfile.SoundFile, file: BinaryIO) -> float:
+    """How long the header says the recording is; 0 where it does not say."""
+    if sound.frames >= 2**62:  # a streamed flac
+        return 0
+    if sound.format == "MP3":
+        head = os.pread(file.fileno(), 1 << 16, 0)  # leaves libsndfile's position alone
+        return sound.frames if b"Xing" in head or b"Info" in head else 0  # else an estimate
     sizes = re.search(_SHORTER, sound.extra_info)
-    if sizes and int(sizes[2]) < int(sizes[1]) < 2**32 - 1:
-        announced = read * int(sizes[1]) / max(1, int(sizes[2]))
-    if announced - read > 0.1:
-        warn(f"cut short: {read:.1f} s of {announced:.1f} s are there")
+    if sizes and int(sizes[2]) < int(sizes[1]) < 2**32 - 1:  # all ones: a streamed wav
+        return sound.frames * int(sizes[1]) / max(1, int(sizes[2]))
+    return sound.frames
+
+
+@contextmanager
+def _without_mpg123_talk() -> Iterator[None]:
+    """Keep libmpg123, inside libsndfile, from writing remarks on sound mp3 files to stderr.
+
+    It cannot be told otherwise, and knows only descriptor 2. What others write there in the
+    meantime is passed on.
+    """
+    with _stderr, open(os.memfd_create("stderr"), "r+b") as talk:  # noqa: PTH123  a descriptor
+        stderr = os.dup(2)
+        os.dup2(talk.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            talk.seek(0)
+            for line in talk:
+                if not re.match(_MPG123_TALK, line):
+                    os.write(stderr, line)
+            os.close(stderr)
 
 
 # ffmpeg, and PyAV where there is no ffmpeg; neither follows a playlist to the network
