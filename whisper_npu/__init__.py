@@ -29,6 +29,15 @@ _INSTALLED = _HERE / "demo"
 DEMO = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "models" / "demo"
 
 
+def find_model(
+    name: str | Path | None, *, offline: bool = False, say: Callable[[str], None] | None = None
+) -> Path:
+    """The folder of a model, as `load_model` finds it."""
+    from whisper_npu import hub
+
+    return DEMO if name is None else hub.find(str(name), offline=offline, say=say)
+
+
 def load_model(
     name: str | Path | None = None,
     *,
@@ -44,11 +53,9 @@ def load_model(
 
     Raises OptionError (no such name or device), ModelError, DeviceError.
     """
-    from whisper_npu import hub
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices import DeviceOptions, open_device
     from whisper_npu.transcribe import Model
 
-    folder = DEMO if name is None else hub.find(str(name), offline=offline, say=say)
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
     return Model(checkpoint, open_device(checkpoint, DeviceOptions(device=device)))
