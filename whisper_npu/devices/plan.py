@@ -17,7 +17,7 @@ import numpy as np
 from whisper_npu import cache
 from whisper_npu.errors import OutputError
 from whisper_npu.model import Conv
-from whisper_npu.rknpu.cores import Piece
+from whisper_npu.rknpu.cores import Cores, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.checkpoint import Dimensions
     from whisper_npu.devices.npu.weights import Entry, Image
-    from whisper_npu.rknpu.cores import Cores
+    from whisper_npu.rknpu.librknnrt import Library, Memory
     from whisper_npu.rknpu.soc import Precision, Soc
 
 
@@ -106,34 +106,34 @@ def modelled(image: Image, dims: Dimensions) -> Plan:
     def cpu(works: list[Work]) -> float:
         return sum(2.0 * w.m * w.k * w.n * w.count for w in works) / soc.cpu_operations
 
-    title = f"plan for {soc.name}, {image.precision}, modelled"
-    return _plan(image, dims, title, npu, cpu)
+    return _plan(image, dims, f"plan for {soc.name}, {image.precision}, modelled", npu, cpu)
 
 
-def measured(image: Image, dims: Dimensions, cores: Cores) -> Plan:
+def measured(image: Image, dims: Dimensions, library: Library, n_threads: int) -> Plan:
     """From times taken on this machine, once for each shape of layer and version of the library."""
-    soc, version = image.soc, cores.version()[0].split()[0]
-    path = cache.folder() / f"plan-{soc.name}-{version}.json"
-    known = _kept(path)
+    cores = Cores(library, image.soc, n_threads)
+    try:
+        version = cores.version()[0].split()[0]
+        path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
+        known = _kept(path)
+        bench = _Bench(cores)
 
-    def time_of(where: str, run: Callable[[Work], None], works: list[Work]) -> float:
-        total = 0.0
-        for work in works:
-            key = f"{where} {json.dumps(asdict(work))}"
-            if key not in known:
-                known[key] = min(_seconds(run, work) for _ in range(3))
-            total += known[key]
-        return total
+        def time_of(where: str, run: Callable[[Work], None], works: list[Work]) -> float:
+            keys = [f"{where} {json.dumps(asdict(work))}" for work in works]
+            for key, work in zip(keys, works, strict=True):
+                if key not in known:
+                    known[key] = min(_seconds(run, work) for _ in range(3))
+            return sum(known[key] for key in keys)
 
-    title = f"plan for {soc.name}, {image.precision}, measured with librknnrt {version}"
-    bench = _Bench(cores)
-    plan = _plan(
-        image, dims, title,
-        lambda works: time_of("npu", bench.npu, works),
-        lambda works: time_of("cpu", bench.cpu, works),
-    )  # fmt: skip
-    bench.close()
-    _keep(path, known)
+        plan = _plan(
+            image, dims,
+            f"plan for {image.soc.name}, {image.precision}, measured with librknnrt {version}",
+            lambda works: time_of("npu", bench.npu, works),
+            lambda works: time_of("cpu", bench.cpu, works),
+        )  # fmt: skip
+        _keep(path, known)
+    finally:
+        cores.close()
     return plan
 
 
@@ -141,23 +141,23 @@ def _plan(
     image: Image, dims: Dimensions, title: str,
     npu: Callable[[list[Work]], float], cpu: Callable[[list[Work]], float],
 ) -> Plan:  # fmt: skip
-    groups: dict[tuple[str, ...], list[str]] = {}
     works: dict[str, list[Work]] = {}
+    layers: dict[str, list[str]] = {}  # of each step
     for name, entry in image.entries.items():
         work = _work(entry, dims)
         kind = "conv" if isinstance(entry.layer, Conv) else "linear"
         label = f"{kind} {work.m}x{work.k}x{work.n} {work.precision}"
         works[label] = [work]
-        groups.setdefault((label,), []).append(name)
-    attention = _attention(image.soc, dims)
-    works["attention"] = attention
-    groups["attention",] = ["attention"] * dims.n_audio_layer
-    steps, step_of = [], {}
-    for (label,), names in groups.items():
-        step = Step(label, len(names), npu(works[label]), cpu(works[label]))
-        steps.append(step)
-        step_of.update(dict.fromkeys(names, step))
-    return Plan(title, tuple(steps), step_of, _glue_elements(dims) * image.soc.glue_seconds)
+        layers.setdefault(label, []).append(name)
+    works["attention"] = _attention(image.soc, dims)
+    layers["attention"] = ["attention"] * dims.n_audio_layer
+    steps = {
+        label: Step(label, len(names), npu(works[label]), cpu(works[label]))
+        for label, names in layers.items()
+    }
+    step_of = {name: steps[label] for label, names in layers.items() for name in names}
+    glue_seconds = _glue_elements(dims) * image.soc.glue_seconds
+    return Plan(title, tuple(steps.values()), step_of, glue_seconds)
 
 
 def _work(entry: Entry, dims: Dimensions) -> Work:
@@ -200,7 +200,7 @@ class _Bench:
 
     def __init__(self, cores: Cores) -> None:
         self._cores = cores
-        self._memory = {x: cores.memory(1) for x in "abc"}
+        self._memory: dict[str, Memory] = {}
 
     def npu(self, work: Work) -> None:
         parts = self._cores.soc.cores if work.count == 1 else 1
@@ -213,7 +213,7 @@ class _Bench:
 
         def run(i: int) -> None:
             shape = work.m, work.k, n
-            self._cores.multiply(shape, work.precision, a, b, c[i % len(c)])
+            self._cores.multiply(shape, work.precision, (a, b, c[i % len(c)]))
 
         self._cores.each(run, range(work.count * parts))
 
@@ -227,9 +227,6 @@ class _Bench:
         if known is None or known.size < size:
             self._memory[role] = self._cores.memory(size)
         return Piece(self._memory[role], 0, size)
-
-    def close(self) -> None:
-        self._memory.clear()
 
 
 def _seconds(run: Callable[[Work], None], work: Work) -> float:

@@ -96,15 +96,17 @@ class Cores:
         return self._keeper.memory(size)
 
     def multiply(
-        self, shape: Shape, precision: Precision, a: Piece, b: Piece, c: Piece, *, fresh: str = ""
-    ) -> None:
+        self, shape: Shape, precision: Precision, operands: tuple[Piece, Piece, Piece],
+        *, fresh: str = "",
+    ) -> None:  # fmt: skip
         """C = A x B on the next free core, seen by the host when it returns.
 
-        fresh  which of "a" and "b" the host has written since they were last synchronised
+        operands  A, B, C
+        fresh     which of "a" and "b" the host has written since they were last synchronised
         """
         with self._core() as core:
             context = self._context(core, shape, precision)
-            left, right, result = (context.handle(piece) for piece in (a, b, c))
+            left, right, result = (context.handle(piece) for piece in operands)
             if "a" in fresh:
                 left.sync_to_device()
             if "b" in fresh:

@@ -1,8 +1,8 @@
 """Activations on the NPU: three forms, and nothing becomes row-major between two layers.
 
-    Stream   the residual stream, float32, in the order of a result (C)
-    Operand  what the next matmul reads (A), float16 or int8 with a scale per row, in NPU memory
-    Product  what a matmul left (C) with how to read it; whoever uses it finishes it
+Stream   the residual stream, float32, in the order of a result (C)
+Operand  what the next matmul reads (A), float16 or int8 with a scale per row, in NPU memory
+Product  what a matmul left (C) with how to read it; whoever uses it finishes it
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ one of the same role is made, which is how `model.encode` uses them.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Float = NDArray[np.float32]
-
 
 
 class NpuOps:
@@ -165,7 +165,9 @@ class NpuOps:
                 self._cores.each(self._head(query, key, value, mixed, n_heads), range(n_heads))
             else:
                 q, k, v = (read(x) for x in (query, key, value))
-                mixed.values[:] = tiling.tile(reference.attention(q, k, v, n_heads, causal=False), 4)
+                mixed.values[:] = tiling.tile(
+                    reference.attention(q, k, v, n_heads, causal=False), 4
+                )
 
             def work(first: int, last: int) -> None:
                 scale = None if out.scale is None else out.scale[first:last]
@@ -198,13 +200,14 @@ class NpuOps:
             scores, weights = self._scratch.get()
             try:
                 self._cores.multiply(
-                    (n_rows, d, n_keys), "fp16", queries.strips(first, last),
-                    keys.part(head), scores.piece(0, n_keys), fresh="ab",
+                    (n_rows, d, n_keys), "fp16",
+                    (queries.strips(first, last), keys.part(head), scores.piece(0, n_keys)),
+                    fresh="ab",
                 )  # fmt: skip
                 glue.softmax(scores.values, n_rows, weights.values)
                 self._cores.multiply(
-                    (n_rows, n_keys, d), "fp16", weights.piece,
-                    values.part(head), mixed.piece(first, last), fresh="ab",
+                    (n_rows, n_keys, d), "fp16",
+                    (weights.piece, values.part(head), mixed.piece(first, last)), fresh="ab",
                 )  # fmt: skip
             finally:
                 self._scratch.put((scores, weights))
@@ -234,7 +237,7 @@ class NpuOps:
             first, last = part
             shape = (a.values.shape[1], entry.k, last - first)
             b = self._part(entry, first, last)
-            self._cores.multiply(shape, precision, a.piece, b, product.piece(first, last))
+            self._cores.multiply(shape, precision, (a.piece, b, product.piece(first, last)))
             if finish is not None:
                 finish(product, first, last)
 
@@ -254,7 +257,7 @@ class NpuOps:
         n_parts = soc.cores if soc.k_segment is None or entry.k <= soc.k_segment else 1
         align = soc.orders[entry.precision].align_n
         bounds = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
-        return [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+        return [(a, b) for a, b in pairwise(bounds) if a < b]
 
     def _part(self, entry: Entry, first: int, last: int) -> Piece:
         """Tiles lie output by output, so some outputs are one piece."""
@@ -264,8 +267,7 @@ class NpuOps:
     def _by_rows(self, work: Callable[[int, int], None], n_rows: int) -> None:
         n_parts = self._cores.n_threads
         bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
-        parts = list(zip(bounds, bounds[1:], strict=False))
-        self._cores.each(lambda part: work(*part), parts)
+        self._cores.each(lambda part: work(*part), pairwise(bounds))
 
     # ---- memory ----
 
