@@ -93,7 +93,8 @@ class NpuDevice:
 def find_npu(options: DeviceOptions, root: Path = Path("/")) -> tuple[Soc, Library]:
     """The chip and the library to talk to it. Raises DeviceError saying what is missing."""
     if options.emulate is not None:
-        return SOCS[options.emulate], Library(emulator.library(options.emulate))
+        library = Library(emulator.library(options.emulate))
+        return SOCS[options.emulate], library
     soc = detect(root)
     if soc is None:
         raise DeviceError(
