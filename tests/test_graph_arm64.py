@@ -79,7 +79,8 @@ def drive(n_cores: int = 1, n_runs: int = 1, **standin: str) -> list[str]:
 def test_load_and_run() -> None:
     *runs, size = drive(n_runs=3)
     assert runs == ["ok"] * 3
-    assert size.startswith("size: DeviceFault") and "(1, 80, 199)" in size
+    assert size.startswith("size: DeviceFault")
+    assert "(1, 80, 199)" in size
 
 
 def test_three_cores() -> None:
@@ -89,7 +90,8 @@ def test_three_cores() -> None:
 def test_a_failed_run_that_rknnlite_hides() -> None:
     first, second, third, _ = drive(n_runs=3, FAILING_RUN="2")
     assert (first, third) == ("ok", "ok")
-    assert second.startswith("run: DeviceFault") and "an earlier one" in second
+    assert second.startswith("run: DeviceFault")
+    assert "an earlier one" in second
 
 
 def test_a_first_run_that_fails() -> None:
@@ -109,7 +111,8 @@ def test_a_first_run_that_fails() -> None:
 )
 def test_a_library_that_refuses(status: str, says: str, expected: str) -> None:
     (line,) = drive(INIT=status, SAYS=says)
-    assert line.startswith("open: DeviceError") and expected in line
+    assert line.startswith("open: DeviceError")
+    assert expected in line
 
 
 def test_no_library() -> None:

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from whisper_npu.cli import config, models, transcribe
+from whisper_npu.cli.compile import compile_model
 from whisper_npu.errors import WhisperNpuError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("transcribe")(transcribe.transcribe)
+app.command("compile")(compile_model)
 app.add_typer(models.app)
 app.add_typer(config.app)
 

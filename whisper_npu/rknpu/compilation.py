@@ -16,9 +16,11 @@ import numpy as np
 from whisper_npu import cache
 from whisper_npu.errors import OptionError, ToleranceError
 from whisper_npu.model import Whisper
+from whisper_npu.rknpu.calibration import SYNTHETIC, synthetic_window, windows
 from whisper_npu.rknpu.echo import N_ECHO, echo_bits, read_echo
 from whisper_npu.rknpu.placement import read_placement
 from whisper_npu.rknpu.recipe import FORMAT, GRAPH, LOG, MANIFEST, Recipe, graphs_folder
+from whisper_npu.rknpu.toolchain import Toolchain, environment
 from whisper_npu.rknpu.verification import LIMITS, Agreement, agreement, reference_outputs, worst
 
 if TYPE_CHECKING:
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.rknpu.toolchain import Toolchain
 
     Float = NDArray[np.float32]
     Say = Callable[[str], None]
+
+N_CALIBRATION = 20  # windows from which int8 learns its scales
+N_VERIFICATION = 2  # windows each graph is run on; a simulated run takes seconds to minutes
 
 
 def encoder_tensors(model: Whisper) -> dict[str, NDArray[Any]]:
@@ -201,3 +205,42 @@ class Compilation:
 
 def _inputs(mel: Float, recipe: Recipe, number: int) -> list[Float]:
     return [np.ascontiguousarray(mel[None, :, : recipe.n_frames]), echo_bits(number)]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How to compile, whatever for."""
+
+    calibrate: Path | None = None  # recordings for int8; verified on where `audio` names none
+    audio: Path | None = None  # recordings to verify on
+    python: Path | None = None  # that has the toolchain; None: our own environment
+    layers: bool = False  # compare every encoder layer as well
+    again: bool = False  # build what is in the cache
+
+
+def compile_graphs(
+    checkpoint: Checkpoint, recipes: list[Recipe], options: CompileOptions, say: Say
+) -> list[Path]:
+    """Compile all, with one toolchain; the folders of the graphs.
+
+    Raises as `Compilation.compile` does, and AudioError.
+    """
+    n_mels = checkpoint.dims.n_mels
+    source = options.audio or options.calibrate
+    mels = windows(source, n_mels, N_VERIFICATION) if source else [synthetic_window(n_mels)]
+    calibration = []
+    if options.calibrate:
+        calibration = windows(options.calibrate, n_mels, N_CALIBRATION)
+    log = cache.folder() / "compile.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    toolchain = Toolchain(options.python or environment(say), log)
+    try:
+        signal = f"{len(mels)} windows of {source.name}" if source else SYNTHETIC
+        compilation = Compilation(checkpoint, toolchain, mels, signal, calibration, say)
+        return [
+            compilation.compile(recipe, layers=options.layers, again=options.again)
+            for recipe in recipes
+        ]
+    finally:
+        toolchain.close()

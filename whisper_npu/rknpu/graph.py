@@ -141,8 +141,7 @@ class Graph:
                 if list(array.shape) != shape:
                     raise DeviceFault(f"{self._path}: {name} is {array.shape}, not {shape}")
             back = self._runtime.inference(inputs=[np.ascontiguousarray(a) for a in given])
-            outputs = self._checked(back)
-        return outputs
+            return self._checked(back)
 
     def _checked(self, back: list[Float] | None) -> dict[str, Float]:
         shapes = list(self._outputs.values())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from whisper_npu.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ class Recipe:
     """What to compile a checkpoint for. Raises OptionError when it cannot be."""
 
     target: str  # rk3588, rk3566, ...
-    precision: Literal["fp16", "int8"] = "fp16"
+    precision: str = "fp16"  # or int8
     window: int = 30  # seconds
 
     def __post_init__(self) -> None:
@@ -45,6 +46,15 @@ class Recipe:
     @property
     def n_frames(self) -> int:
         return self.window * FRAMES_PER_SECOND
+
+
+def recipes(targets: Sequence[str], precision: str, windows: str) -> list[Recipe]:
+    """One for each target and each of the comma-separated windows. Raises OptionError."""
+    try:
+        seconds = [int(word) for word in windows.split(",")]
+    except ValueError as error:
+        raise OptionError(f"windows are whole seconds such as 30,20,10, not {windows!r}") from error
+    return [Recipe(target, precision, each) for target in targets for each in seconds]
 
 
 def graphs_folder() -> Path:
