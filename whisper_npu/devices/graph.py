@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Device, Session
+    from whisper_npu.devices import Device, Observer, Session
 
     Float = NDArray[np.float32]
 
@@ -49,11 +49,19 @@ class GraphDevice:
         self._graphs = dict(sorted(graphs.items()))
         self._cpu = cpu
 
-    def encode(self, mel: Float) -> Sequence[tuple[Float, Float]]:
+    def encode(
+        self, mel: Float, *, observe: Observer | None = None
+    ) -> Sequence[tuple[Float, Float]]:
+        """As `devices.Device`; of the layers, only the cross-attention's are to be seen."""
         seconds = self._window(mel)
         outputs = self._graphs[seconds].run(mel[:, : seconds * FRAMES_PER_SECOND])
         n_layers = len(outputs) // 2
-        return [(outputs[f"key_{i}"], outputs[f"value_{i}"]) for i in range(n_layers)]
+        pairs = [(outputs[f"key_{i}"], outputs[f"value_{i}"]) for i in range(n_layers)]
+        if observe:
+            for i, (key, value) in enumerate(pairs):
+                observe(f"model.decoder.layers.{i}.encoder_attn.k_proj", key)
+                observe(f"model.decoder.layers.{i}.encoder_attn.v_proj", value)
+        return pairs
 
     def _window(self, mel: Float) -> int:
         """The shortest that holds all frames before the padding of zeros."""

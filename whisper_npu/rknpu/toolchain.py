@@ -54,7 +54,7 @@ def environment(say: Say) -> Path:
         if not complete.exists():  # another process may have made it while we waited
             shutil.rmtree(folder, ignore_errors=True)
             say(f"making the vendor's environment in {folder} (once, about 700 MB)")
-            _run([base, "-m", "venv", str(folder)], say, "apt install python3-venv")
+            _run([base, "-m", "venv", str(folder)], say, "is the disk full?")
             pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check"]
             pip += ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off"]
             _run([*pip, "-r", str(REQUIREMENTS)], say, "is there a connection, and 1 GB of disk?")
@@ -68,17 +68,24 @@ def _base_python() -> str:
             "the vendor's compiler runs on Linux, on x86_64 and aarch64; this is "
             f"{platform.system()} on {platform.machine()}"
         )
-    if sys.version_info[:2] in PYTHONS:
-        return sys.executable
     names = [f"python{major}.{minor}" for major, minor in PYTHONS]
-    for name in names:
+    own = [sys.executable] if sys.version_info[:2] in PYTHONS else []
+    for name in own + names:
         found = shutil.which(name)
-        if found:
+        if found and _makes_environments(found):
             return found
     raise DeviceError(
-        f"the vendor's compiler has no wheel for Python {platform.python_version()}: install one "
-        f"of {', '.join(names)}, or name a Python that has it with --toolchain-python"
+        f"the vendor's compiler needs one of {', '.join(names)}, with venv (python3-venv on "
+        "Debian); or name a Python that has rknn-toolkit2 with --toolchain-python"
     )
+
+
+def _makes_environments(python: str) -> bool:
+    """Not a launcher without a Python behind it, nor one that Debian has stripped."""
+    done = subprocess.run(
+        [python, "-c", "import ensurepip, venv"], capture_output=True, check=False
+    )
+    return done.returncode == 0
 
 
 def _run(command: list[str], say: Say, hint: str) -> None:
@@ -90,7 +97,7 @@ def _run(command: list[str], say: Say, hint: str) -> None:
         assert process.stdout is not None  # noqa: S101  it is a pipe
         for line in process.stdout:
             if line.startswith(("Collecting", "Installing")):
-                say(line.strip()[:100])
+                say(line.partition(" (from")[0].strip()[:100])
             tail = line.strip() or tail
     if process.returncode:
         raise DeviceError(f"{' '.join(command[:4])} ... failed: {tail}; {hint}")
