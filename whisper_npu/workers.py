@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
+    from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
     from whisper_npu.transcribe import Event, Features, State
     from whisper_npu.writers import SubtitleOptions
@@ -98,18 +99,23 @@ class Opening:
         self._options = options
         self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights."""
+        return cache.fingerprint(self._checkpoint.folder)
+
     def describe(self, subtitles: SubtitleOptions) -> dict[str, Any]:
         """What outputs depend on but the recording, for the journal."""
         folder = self._checkpoint.folder
         return {
-            "model": cache.fingerprint(folder),
+            "model": self.fingerprint,
             "files": {path.name: cache.sha256(path) for path in sorted(folder.glob("*.json"))},
             "device": asdict(self._device),
             "options": asdict(self._options),
             "subtitles": asdict(subtitles),
         }
 
-    def prepare(self, path: Path, stack: ExitStack) -> tuple[LogMel, tuple[str, ...]]:
+    def prepare(self, path: Source, stack: ExitStack) -> tuple[LogMel, tuple[str, ...]]:
         """Features of a recording, and what is wrong with it. Raises AudioError, OutputError."""
         with open_audio(path) as audio:
             features = log_mel(audio.blocks, self._checkpoint.dims.n_mels)

@@ -69,7 +69,9 @@ class Show:
     def finished(self, recording: Recording, result: Result, transcript: Transcript | None) -> None:
         """Show what became of a recording."""
         if recording not in self._last:
-            self._begin(recording, 0.0)
+            self._begin(recording, result.seconds)
+        if result.status == DONE:
+            self._advance(recording, result.seconds)
         if transcript and self._form in FORMATS and not self._live:
             text = FORMATS[self._form](transcript, self._subtitles)
             self._print(text.removesuffix("\n"))

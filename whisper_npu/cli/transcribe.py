@@ -95,6 +95,12 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     max_memory: Annotated[
         str | None, option("--max-memory", BATCH, "Such as 800M; above, prepare nothing ahead.")
     ] = None,
+    cluster: Annotated[
+        str | None, option("--cluster", BATCH, "A Dask scheduler: tcp://host:8786.")
+    ] = None,
+    shared_paths: Annotated[
+        bool, option("--shared-paths", BATCH, "Boards find the inputs themselves: send no content.")
+    ] = False,
     report: Annotated[
         Path | None, option("--report", BATCH, "Write what became of each recording as JSON.")
     ] = None,
@@ -226,14 +232,21 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     recordings = [] if watch else _named(find(inputs, search), output_name)
     form = _form(recordings, batch_options, json=json, watch=watch)
     opening = crew.Opening(model, device, options, offline=offline, say=_say)
-    show = Show(recordings, form, subtitles, live=workers == 1)
+    show = Show(recordings, form, subtitles, live=workers == 1 and not cluster)
     queue: Iterable[Recording] = recordings
     if watch:
         queue = watch_for(inputs, search, lambda: batch.is_stopping)
-    batch = Batch(queue, batch_options, opening.describe(subtitles), opening.prepare, show)
+    prepare = None if cluster else opening.prepare
+    batch = Batch(queue, batch_options, opening.describe(subtitles), prepare, show)
     try:
         with finishing(batch.stop, _say):
-            crew.run(batch, opening.engine, workers, _n_bytes(max_memory))
+            if cluster:
+                from whisper_npu import cluster as boards
+
+                job = boards.Task(model, device, options, opening.fingerprint, offline)
+                boards.run(batch, cluster, job, shared=shared_paths)
+            else:
+                crew.run(batch, opening.engine, workers, _n_bytes(max_memory))
     finally:
         show.close()
         _conclude(batch, report)
