@@ -179,8 +179,8 @@ def test_without_an_npu_the_reason_is_told(tmp_path: Path) -> None:
     missing = tmp_path / "librknnrt.so"
     root = board(tmp_path, "radxa,rock-5b\0rockchip,rk3588")
     with pytest.raises(DeviceError, match="no such library"):
-        find_npu(DeviceOptions("npu", rknnrt=missing), root)
-    soc, library = find_npu(DeviceOptions("npu", rknnrt=emulator.library("rk3588")), root)
+        find_npu(DeviceOptions("npu", rknnrt=str(missing)), root)
+    soc, library = find_npu(DeviceOptions("npu", rknnrt=str(emulator.library("rk3588"))), root)
     assert soc is SOCS["rk3588"]
     assert library.is_emulated
 

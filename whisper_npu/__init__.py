@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from whisper_npu.devices import DeviceOptions
     from whisper_npu.transcribe import Model
 
 __all__ = ["load_model"]
@@ -41,13 +42,13 @@ def find_model(
 def load_model(
     name: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: str | DeviceOptions = "auto",
     offline: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Model:
     """Open a model by name (downloaded when it is not here) or by folder; None: the demo model.
 
-    device   auto, cpu or npu
+    device   auto, cpu or npu, or more about it
     offline  never use the network
     say      hears what is downloaded, and how big; default: the log
 
@@ -58,4 +59,5 @@ def load_model(
     from whisper_npu.transcribe import Model
 
     checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
-    return Model(checkpoint, open_device(checkpoint, DeviceOptions(device=device)))
+    options = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
+    return Model(checkpoint, open_device(checkpoint, options))

@@ -7,14 +7,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from whisper_npu import cache, find_model
 from whisper_npu.audio import open_audio
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import DeviceOptions, open_device
+from whisper_npu.devices import DeviceOptions, open_device, plan_lines
 from whisper_npu.errors import AudioError, OptionError, OutputError
 from whisper_npu.features import FRAMES_PER_SECOND, LogMel, log_mel
 from whisper_npu.transcribe import Model, TranscribeOptions, Transcription, WindowDone
@@ -82,20 +82,21 @@ class Opening:
     """A model that is found, and opened when there is work; workers share its weights.
 
     name  None: the model that comes with us
-    say   hears what is downloaded
+    say   hears what is downloaded, and the plan if asked for
     Raises OptionError, ModelError.
     """
 
     def __init__(
         self,
         name: str | None,
-        device: str,
+        device: str | DeviceOptions,
         options: TranscribeOptions,
         *,
         offline: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self._device = DeviceOptions(device=device)
+        self._device = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
+        self._say = say
         self._options = options
         self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
 
@@ -110,7 +111,7 @@ class Opening:
         return {
             "model": self.fingerprint,
             "files": {path.name: cache.sha256(path) for path in sorted(folder.glob("*.json"))},
-            "device": asdict(self._device),
+            "device": asdict(replace(self._device, plan=False)),
             "options": asdict(self._options),
             "subtitles": asdict(subtitles),
         }
@@ -124,8 +125,9 @@ class Opening:
 
     def engine(self, number: int) -> ModelEngine:
         """A device of its own for each worker. Raises DeviceError, ModelError."""
-        del number
         device = open_device(self._checkpoint, self._device)
+        if self._device.plan and self._say and number == 0:
+            self._say("\n".join(plan_lines(device)))
         return ModelEngine(Model(self._checkpoint, device), self._options)
 
 

@@ -55,6 +55,19 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         option("--model -m", MODEL, "Name or folder; by default the one that comes with us."),
     ] = None,
     device: Annotated[str, option("--device", MODEL, "auto, cpu or npu.")] = "auto",
+    npu_precision: Annotated[
+        str, option("--npu-precision", MODEL, "fp16, or int8: faster, less exact; auto: fp16.")
+    ] = "auto",
+    emulate: Annotated[
+        str | None,
+        option("--emulate", MODEL, "Run --device npu on an emulated chip: rk3588 or rk3566."),
+    ] = None,
+    rknnrt: Annotated[
+        str | None, option("--rknnrt", MODEL, "The NPU's library, librknnrt.so; none: searched.")
+    ] = None,
+    plan: Annotated[
+        bool, option("--plan", MODEL, "Say which layers run on the NPU, and how long they take.")
+    ] = False,
     offline: Annotated[bool, option("--offline/--online", MODEL, "Never use the network.")] = False,
     output_dir: Annotated[
         str | None,
@@ -215,6 +228,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     from whisper_npu import workers as crew
     from whisper_npu.batch import Batch, BatchOptions
     from whisper_npu.cli.show import Show
+    from whisper_npu.devices import DeviceOptions
     from whisper_npu.interrupts import finishing
     from whisper_npu.recordings import Search, find
     from whisper_npu.recordings import watch as watch_for
@@ -231,7 +245,8 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     search = Search(recursive, tuple(include or ()), tuple(exclude or ()))
     recordings = [] if watch else _named(find(inputs, search), output_name)
     form = _form(recordings, batch_options, json=json, watch=watch)
-    opening = crew.Opening(model, device, options, offline=offline, say=_say)
+    devices = DeviceOptions(**_fields(DeviceOptions, ctx.params))
+    opening = crew.Opening(model, devices, options, offline=offline, say=_say)
     show = Show(recordings, form, subtitles, live=workers == 1 and not cluster)
     queue: Iterable[Recording] = recordings
     if watch:

@@ -13,7 +13,6 @@ from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -107,7 +106,8 @@ class DeviceOptions:
     precision: str = "auto"  # of the CPU's weights: f32, f16, int8
     npu_precision: str = "auto"  # of the NPU's: fp16, int8
     emulate: str | None = None  # run the npu device on the emulated NPU of this chip: rk3588
-    rknnrt: Path | None = None  # the vendor's library, where it is not in its usual place
+    rknnrt: str | None = None  # the vendor's library, where it is not in its usual place
+    plan: bool = False  # tell which layers run where
 
     @classmethod
     def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
@@ -138,3 +138,9 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     from whisper_npu.devices.npu import NpuDevice
 
     return NpuDevice(checkpoint, options)
+
+
+def plan_lines(device: Device) -> list[str]:
+    """Which layers run where, for people."""
+    plan = getattr(device, "plan", None)
+    return plan.lines() if plan else [f"{device.name}: no plan, every layer runs on the CPU"]

@@ -11,6 +11,7 @@ from whisper_npu.errors import DeviceError, DeviceFault
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices import Device, DeviceOptions, Float, Observer, Session
+    from whisper_npu.devices.plan import Plan
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ class AutoDevice:
     def name(self) -> str:
         """Of the device in use."""
         return self._device.name
+
+    @property
+    def plan(self) -> Plan | None:
+        """Of the NPU, while it is in use."""
+        return getattr(self._device, "plan", None)
 
     def encode(self, mel: Float, *, observe: Observer | None = None) -> _Encoded:
         """On the NPU; when that fails, this window and all later ones on the CPU."""

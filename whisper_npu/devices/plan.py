@@ -106,7 +106,9 @@ def modelled(image: Image, dims: Dimensions) -> Plan:
     def cpu(works: list[Work]) -> float:
         return sum(2.0 * w.m * w.k * w.n * w.count for w in works) / soc.cpu_operations
 
-    return _plan(image, dims, f"plan for {soc.name}, {image.precision}, modelled", npu, cpu)
+    return _plan(
+        image, dims, f"plan for emulated {soc.name}, {image.precision}, modelled", npu, cpu
+    )
 
 
 def measured(image: Image, dims: Dimensions, library: Library, n_threads: int) -> Plan:

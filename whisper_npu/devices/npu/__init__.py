@@ -101,4 +101,4 @@ def find_npu(options: DeviceOptions, root: Path = Path("/")) -> tuple[Soc, Libra
             "no NPU here: this is not a Rockchip RK3588, RK3576, RK3566, RK3568 or RK3562; "
             "use --device cpu, or --emulate rk3588 to try"
         )
-    return soc, Library(find_library(options.rknnrt))
+    return soc, Library(find_library(Path(options.rknnrt) if options.rknnrt else None))
