@@ -47,6 +47,7 @@ _LOUD = 4.0  # times full scale: louder than any lossy decoder overshoots
 
 # libsndfile's log, where the data chunk promises more bytes than the file has
 _SHORTER = r"(?:data|SSND|Data Size|[Rr]iff size|riff)\s*: (\d+) \(should be (\d+)\)"
+_SHORTER_RF64 = r"frame count \d+ does not match value from 'ds64' chunk of (\d+)"
 
 _log = logging.getLogger(__name__)
 
@@ -246,9 +247,12 @@ def _announced_frames(sound: soundfile.SoundFile, file: BinaryIO) -> float:
     if sound.format == "MP3":
         head = os.pread(file.fileno(), 1 << 16, 0)  # leaves libsndfile's position alone
         return sound.frames if b"Xing" in head or b"Info" in head else 0  # else a guess
-    sizes = re.search(_SHORTER, sound.extra_info)
-    if sizes and int(sizes[2]) < int(sizes[1]) < 2**32 - 1:  # all ones: a streamed wav
-        return sound.frames * int(sizes[1]) / max(1, int(sizes[2]))
+    if sizes := re.search(_SHORTER, sound.extra_info):
+        announced, there = int(sizes[1]), int(sizes[2])
+        if there < announced < 2**32 - 1:  # all ones: a streamed wav
+            return sound.frames * announced / max(1, there)
+    if frames := re.search(_SHORTER_RF64, sound.extra_info):
+        return max(sound.frames, int(frames[1]))
     return sound.frames
 
 
