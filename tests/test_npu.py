@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import boards
 import numpy as np
 import pytest
 from test_devices import error, window
 from test_soc import board
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import DeviceOptions
+from whisper_npu.devices import DeviceOptions, npu
 from whisper_npu.devices.cpu import CpuDevice
 from whisper_npu.devices.npu import NpuDevice, find_npu
 from whisper_npu.devices.observed import Observed
@@ -183,6 +185,15 @@ def test_without_an_npu_the_reason_is_told(tmp_path: Path) -> None:
     soc, library = find_npu(DeviceOptions("npu", rknnrt=str(emulator.library("rk3588"))), root)
     assert soc is SOCS["rk3588"]
     assert library.is_emulated
+
+
+def test_what_the_board_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library loads, and the kernel offers nothing that it could talk to."""
+    monkeypatch.setattr(npu, "Library", lambda path: SimpleNamespace(path=path, is_emulated=False))
+    with pytest.raises(DeviceError, match=r"mainline's driver rocket.*; install the vendor kernel"):
+        find_npu(DeviceOptions("npu"), boards.mainline(tmp_path / "rocket").root)
+    machine = boards.orange_pi_5(tmp_path / "orange")
+    assert find_npu(DeviceOptions("npu"), machine.root)[0] is SOCS["rk3588"]
 
 
 def test_a_library_of_another_chip_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:

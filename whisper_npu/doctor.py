@@ -99,7 +99,7 @@ def diagnose(
     ]
     if device == "cpu":
         return Report([], [finding for finding in rest if finding])
-    npu = board.examine(machine, library)
+    npu = board.examine(machine, library, ask=machine.is_this)
     if detect(machine.root):
         rest += [_graphs(machine), _descriptors()]
     elif device == "auto":

@@ -53,28 +53,26 @@ _OLDEST_DRIVER = (0, 9, 6)  # with older ones, users met refused core masks and 
 _SLOW = 0.8  # of the top clock
 
 
-def examine(machine: Machine, library: Path | None = None) -> list[Finding]:
+def examine(machine: Machine, library: Path | None = None, *, ask: bool = False) -> list[Finding]:
     """All about the NPU; a machine without one gets a single finding that says so.
 
     library  librknnrt.so, where it is not in a usual place
+    ask      let the NPU compute, where nothing speaks against it
     """
     soc = detect(machine.root)
     if soc is None:
         return [_no_chip(machine)]
-    findings = [_chip(machine, soc), _driver(machine)]
-    if findings[-1].status != "fail":
-        findings.append(_permission(machine))
-    findings.append(_library(machine, library))
+    findings = [_chip(machine, soc), *_kernel(machine), _library(machine, library)]
     findings += _clocks(machine)
-    if machine.is_this and all(finding.status != "fail" for finding in findings):
+    if ask and all(finding.status != "fail" for finding in findings):
         findings.append(_answer(_find_library(machine, library)))
     return findings
 
 
-def obstacle(machine: Machine, library: Path | None = None) -> str:
-    """The first thing that keeps the NPU from working, and its remedy; "" when nothing does."""
-    failed = (f for f in examine(machine, library) if f.status == "fail")
-    return next((f"{f.message}; {f.fix}" for f in failed), "")
+def obstacle(machine: Machine) -> str:
+    """What keeps programs from reaching the NPU, and the remedy; "" when nothing does."""
+    failed = (finding for finding in _kernel(machine) if finding.status == "fail")
+    return next((f"{finding.message}; {finding.fix}" for finding in failed), "")
 
 
 # The chip
@@ -113,6 +111,11 @@ def is_hidden(machine: Machine) -> bool:
 
 
 # The kernel's side
+
+
+def _kernel(machine: Machine) -> list[Finding]:
+    driver = _driver(machine)
+    return [driver] if driver.status == "fail" else [driver, _permission(machine)]
 
 
 def _driver(machine: Machine) -> Finding:

@@ -19,8 +19,10 @@ from whisper_npu.devices.npu.weights import Image
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Plan, measured, modelled
 from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.machine import Machine
 from whisper_npu.model import Whisper, cross_keys_values, encode
 from whisper_npu.rknpu import emulator, tiling
+from whisper_npu.rknpu.board import obstacle
 from whisper_npu.rknpu.cores import Cores
 from whisper_npu.rknpu.librknnrt import Library, find_library
 from whisper_npu.rknpu.soc import SOCS, Precision, Soc, detect
@@ -101,4 +103,8 @@ def find_npu(options: DeviceOptions, root: Path = Path("/")) -> tuple[Soc, Libra
             "no NPU here: this is not a Rockchip RK3588, RK3576, RK3566, RK3568 or RK3562; "
             "use --device cpu, or --emulate rk3588 to try"
         )
-    return soc, Library(find_library(Path(options.rknnrt) if options.rknnrt else None))
+    given = Path(options.rknnrt) if options.rknnrt else None
+    library = Library(find_library(given))
+    if not library.is_emulated and (reason := obstacle(Machine(root))):
+        raise DeviceError(f"the NPU cannot be used: {reason}")
+    return soc, library
