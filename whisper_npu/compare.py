@@ -21,7 +21,7 @@ from whisper_npu.stages import recording
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcribe import Model, TranscribeOptions, WindowDone
 from whisper_npu.transcript import Segment
-from whisper_npu.verdict import TOLERANCE, Report, Run, Work, judge
+from whisper_npu.verdict import TOLERANCE, Findings, Run, Work, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ class Task:
     say: Callable[[str], object] = str  # hears what is being done
 
 
-def compare(task: Task) -> Report:
+def compare(task: Task) -> Findings:
     """Transcribe all recordings on all devices, and hold them against each other.
 
     Raises AudioError when no recording can be read, OptionError, ModelError, DeviceError.
@@ -55,7 +55,7 @@ def compare(task: Task) -> Report:
     if not readable:
         raise AudioError("; ".join(failures.values()))
     checkpoint = task.checkpoint
-    return Report(
+    return Findings(
         model=checkpoint.folder.name,
         machine=probe.name(),
         seconds_of_audio=sum(worked[0].runs[name].transcript.duration for name in readable),

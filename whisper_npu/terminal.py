@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from whisper_npu.accuracy import Chunk
     from whisper_npu.divergence import Divergence
     from whisper_npu.figures import Figure
-    from whisper_npu.verdict import Comparison, DeviceResult, RecordingResult, Report
+    from whisper_npu.verdict import Comparison, DeviceResult, Findings, RecordingResult
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -35,21 +36,17 @@ def percent(rate: float) -> str:
     return f"{100 * rate:.2f} %"
 
 
-def show(report: Report, to: Console) -> None:
+def show(findings: Findings, to: Console) -> None:
     """Print a comparison."""
-    for recording in report.recordings:
-        _show_recording(recording, [device.name for device in report.devices], to)
-    for name, reason in report.failures.items():
+    names = [device.name for device in findings.devices]
+    for recording in findings.recordings:
+        _show_recording(recording, names, to)
+    for name, reason in findings.failures.items():
         to.print(Text(f"{printable(name)}: {printable(reason)}", "red"))
-    to.print(_devices(report.devices))
-    to.print(stage_table({device.name: device.seconds for device in report.devices}))
-    for device in report.devices:
-        if device.layers:
-            worst = max(device.layers, key=lambda error: error.relative)
-            to.print(
-                f"{device.name}: largest relative error of a layer {worst.relative:.2e}, "
-                f"in {worst.name}"
-            )
+    to.print(_figures(findings.devices))
+    for device in findings.devices[1:]:
+        line = Text("safe   " if device.safe else "UNSAFE ", "green" if device.safe else "bold red")
+        to.print(line.append(f"{device.name}: {device.verdict}", "default"))
 
 
 def _show_recording(recording: RecordingResult, names: Sequence[str], to: Console) -> None:
@@ -98,25 +95,31 @@ def words(chunks: Sequence[Chunk]) -> Text:
     return text
 
 
-def _devices(devices: Sequence[DeviceResult]) -> Table:
-    table = Table("device", "verdict", "time / audio", "speed-up", "peak memory", box=None)
-    for device in devices:
-        table.add_row(
-            device.name,
-            Text(device.verdict, "green" if device.safe else "red"),
-            str(device.real_time_factor),
-            str(device.speed_up),
-            "-" if device.peak_memory is None else f"{device.peak_memory / 1e6:.0f} MB",
-        )
+def _figures(devices: Sequence[DeviceResult]) -> Table:
+    """Speed, memory and the worst layer; a column for each device."""
+    table = stage_table([(device.name, device.seconds) for device in devices])
+    table.add_section()
+    table.add_row("time / audio", *(str(device.real_time_factor) for device in devices))
+    table.add_row("speed-up", *(str(device.speed_up) for device in devices))
+    table.add_row("peak memory", *(megabytes(device.peak_memory) for device in devices))
+    if len(devices) > 1:
+        table.add_row("largest layer error", "-", *(_worst(device) for device in devices[1:]))
     return table
 
 
-def stage_table(devices: Mapping[str, Mapping[str, Figure]]) -> Table:
-    """Seconds by stage, a row for each device."""
-    stages = list(dict.fromkeys(stage for seconds in devices.values() for stage in seconds))
-    table = Table("", *stages, box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, seconds in devices.items():
-        table.add_row(name, *(str(seconds[stage]) if stage in seconds else "-" for stage in stages))
+def _worst(device: DeviceResult) -> str:
+    return f"{max((error.relative for error in device.layers), default=0):.1e}"
+
+
+def megabytes(n_bytes: int | None) -> str:
+    """For people."""
+    return "not known" if n_bytes is None else f"{n_bytes / 1e6:.0f} MB"
+
+
+def stage_table(devices: Sequence[tuple[str, Mapping[str, Figure]]]) -> Table:
+    """Time by stage; a column for each device."""
+    table = Table("", *(Column(name, justify="right") for name, _ in devices), box=SIMPLE)
+    for stage in dict.fromkeys(stage for _, seconds in devices for stage in seconds):
+        times = [str(seconds[stage]) if stage in seconds else "-" for _, seconds in devices]
+        table.add_row(stage, *times)
     return table

@@ -109,7 +109,7 @@ class DeviceResult:
 
 
 @dataclass(frozen=True)
-class Report:
+class Findings:
     """All that a comparison found."""
 
     model: str
@@ -121,7 +121,7 @@ class Report:
 
 
 class Judged(TypedDict):
-    """The part of a report that is judged here."""
+    """The part of the findings that is judged here."""
 
     devices: tuple[DeviceResult, ...]
     recordings: tuple[RecordingResult, ...]
@@ -226,12 +226,12 @@ def _verdict(device: DeviceResult, first: str, tolerance: float) -> tuple[bool, 
     return worse <= tolerance, said
 
 
-def require(report: Report, limit: float) -> None:
+def require(findings: Findings, limit: float) -> None:
     """Raises ToleranceError when a device differs more than `limit` from the first.
 
     A single device is held against the references instead.
     """
-    first, *others = report.devices
+    first, *others = findings.devices
     rates = {device.name: device.accuracy.against_first.rate for device in others}
     if not others and first.accuracy.against_reference is None:
         raise OptionError(

@@ -9,7 +9,9 @@ import typer
 
 
 def compare(  # noqa: PLR0913  one parameter an option
-    inputs: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Recordings.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Recordings, or folders of them.")
+    ],
     *,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Name or folder; by default our own.")
@@ -17,7 +19,7 @@ def compare(  # noqa: PLR0913  one parameter an option
     devices: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME,...",
+            metavar="DEVICE,...",
             help="Of cpu-f32, cpu-f16, cpu-int8, npu-fp16, npu-int8; the first is the measure of "
             "the others. Default: cpu-f32,cpu-int8 and with --emulate npu-fp16,npu-int8.",
         ),
@@ -61,17 +63,19 @@ def compare(  # noqa: PLR0913  one parameter an option
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.compare import GREEDY, Task, compare
     from whisper_npu.devices import DeviceOptions
-    from whisper_npu.references import references
     from whisper_npu.pages.comparison import page, plain
+    from whisper_npu.recordings import find
+    from whisper_npu.references import references
     from whisper_npu.verdict import TOLERANCE, require
     from whisper_npu.writers import write
 
     names = devices or "cpu-f32,cpu-int8" + (",npu-fp16,npu-int8" if emulate else "")
+    recordings = [str(recording.path) for recording in find(inputs)]
     task = Task(
-        inputs,
+        recordings,
         Checkpoint(find_model(model, offline=offline, say=_say)),
         [DeviceOptions.named(name.strip(), emulate) for name in names.split(",")],
-        references(reference, inputs) if reference else {},
+        references(reference, recordings) if reference else {},
         replace(GREEDY, language=language),
         TOLERANCE if fail_above is None else fail_above,
         _say,

@@ -37,17 +37,17 @@ class Bar:
     parts: tuple[Part, ...]
 
 
-def bars(devices: Mapping[str, Mapping[str, Figure]], stages: Sequence[str]) -> list[Bar]:
+def bars(devices: Sequence[tuple[str, Mapping[str, Figure]]], stages: Sequence[str]) -> list[Bar]:
     """One bar a device; the longest of each origin fills the width.
 
     Emulated time is not to be held against measured time, so the two have scales of their own.
     """
     longest: dict[str, float] = {}
-    for seconds in devices.values():
+    for _, seconds in devices:
         for origin in {figure.origin for figure in seconds.values()}:
             total = sum(figure.value for figure in seconds.values())
             longest[origin] = max(longest.get(origin, 1e-9), total)
-    return [_bar(name, seconds, stages, longest) for name, seconds in devices.items()]
+    return [_bar(name, seconds, stages, longest) for name, seconds in devices]
 
 
 def _bar(
@@ -97,14 +97,14 @@ class LayerChart:
 
 
 def layer_chart(
-    devices: Mapping[str, tuple[Sequence[LayerError], LayerError | None]],
+    devices: Sequence[tuple[str, Sequence[LayerError], LayerError | None]],
 ) -> LayerChart:
-    """`devices`: the errors of each one's layers, and the layer to blame."""
-    names = list(dict.fromkeys(error.name for errors, _ in devices.values() for error in errors))
+    """Of each device: its name, the errors of its layers, and the layer to blame."""
+    names = list(dict.fromkeys(error.name for _, errors, _ in devices for error in errors))
     step = (WIDTH - _LEFT - 10) / max(1, len(names) - 1)
     place = {name: round(_LEFT + i * step, 2) for i, name in enumerate(names)}
     lines = []
-    for colour, (label, (errors, blamed)) in enumerate(devices.items()):
+    for colour, (label, errors, blamed) in enumerate(devices):
         dots = tuple(
             Dot(
                 place[error.name],

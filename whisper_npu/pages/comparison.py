@@ -12,7 +12,7 @@ from whisper_npu.pages import render
 from whisper_npu.pages.charts import bars, layer_chart
 
 if TYPE_CHECKING:
-    from whisper_npu.verdict import Report
+    from whisper_npu.verdict import Findings
 
 
 def plain(value: Any) -> Any:
@@ -31,20 +31,20 @@ def plain(value: Any) -> Any:
     return value
 
 
-def page(report: Report, tolerance: float) -> str:
+def page(findings: Findings, tolerance: float) -> str:
     """HTML of a comparison: one file, no network, nothing runs."""
-    stages = list(dict.fromkeys(stage for device in report.devices for stage in device.seconds))
-    languages = {r.devices[0].transcript.language for r in report.recordings}
+    stages = list(dict.fromkeys(stage for device in findings.devices for stage in device.seconds))
+    languages = {r.devices[0].transcript.language for r in findings.recordings}
     return render(
         "comparison",
-        title="Comparison of " + ", ".join(device.name for device in report.devices),
-        report=report,
+        title=f"{len(findings.devices)} devices compared",
+        report=findings,
         rate="CER" if languages <= UNSPACED else "WER",
         tolerance=tolerance,
-        emulated=any("emulated" in device.name for device in report.devices),
+        emulated=any("emulated" in device.name for device in findings.devices),
         stages=stages,
-        bars=bars({device.name: device.seconds for device in report.devices}, stages),
+        bars=bars([(device.name, device.seconds) for device in findings.devices], stages),
         chart=layer_chart(
-            {device.name: (device.layers, device.suspect) for device in report.devices[1:]}
+            [(device.name, device.layers, device.suspect) for device in findings.devices[1:]]
         ),
     )
