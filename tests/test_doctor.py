@@ -66,10 +66,12 @@ def test_verdicts(tmp_path: Path) -> None:
     board, pc = boards.orange_pi_5(tmp_path / "board"), boards.pc(tmp_path / "pc")
     assert diagnose(board).verdict == "CPU: ready. NPU: ready."
     assert diagnose(board, device="cpu").verdict == "CPU: ready. NPU: left out."
-    assert diagnose(pc).verdict == "CPU: ready. NPU: not here."
-    assert diagnose(pc, device="npu").verdict == "CPU: ready. NPU: not ready."
+    assert diagnose(pc).verdict == "CPU: ready. NPU: none."
+    assert diagnose(pc, device="npu").verdict == "CPU: ready. NPU: not ready, 1 to mend."
     arm = boards.mainline(tmp_path / "arm")
-    assert diagnose(arm).verdict == "CPU: ready. NPU: not ready."
+    assert diagnose(arm).verdict == "CPU: ready. NPU: not ready, 2 to mend."
+    hidden = boards.docker(tmp_path / "hidden", device=False)
+    assert diagnose(hidden).verdict == "CPU: ready. NPU: unknown."
 
 
 def test_the_rest_of_a_board(tmp_path: Path) -> None:
@@ -157,10 +159,10 @@ def test_pythons(tmp_path: Path) -> None:
 
 def test_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "status", lambda: kernels.Status((), "no compiled kernels"))
-    found = _named(diagnose(boards.pc(tmp_path)), "kernels")
+    found = _named(diagnose(boards.pc(tmp_path)), "native code")
     assert (found.status, found.fix[:21]) == ("warn", "sudo apt install g++ ")
     monkeypatch.setattr(kernels, "status", lambda: kernels.Status(("dotprod", "neon"), ""))
-    assert _named(diagnose(boards.pc(tmp_path)), "kernels").message == "compiled, using dotprod"
+    assert _named(diagnose(boards.pc(tmp_path)), "native code").message == "compiled, using dotprod"
 
 
 def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +219,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 6
     assert "fail  permission   /dev/dri/renderD129 belongs to group render" in done.stdout
     assert "-> sudo usermod -aG render $USER" in done.stdout
-    assert done.stdout.endswith("CPU: ready. NPU: not ready.\n")
+    assert done.stdout.endswith("CPU: ready. NPU: not ready, 2 to mend.\n")
     assert "\x1b" not in done.stdout  # colours are for terminals
 
 

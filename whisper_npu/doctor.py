@@ -52,12 +52,12 @@ class Report:
     @property
     def verdict(self) -> str:
         """One sentence for people."""
-        npu = "ready" if self.npu_ready else "not ready"
+        cpu = f"not ready, {n} to mend" if (n := len(self._failed(self.rest))) else "ready"
+        npu = f"not ready, {n} to mend" if (n := len(self._failed(self.npu))) else "ready"
         if not self.npu:
             npu = "left out"
-        elif self.npu_ready and len(self.npu) == 1:
-            npu = "not here"
-        cpu = "not ready" if self._failed(self.rest) else "ready"
+        elif len(self.npu) == 1 and self.npu_ready:
+            npu = "none" if self.npu[0].status == "pass" else "unknown"
         return f"CPU: {cpu}. NPU: {npu}."
 
     @staticmethod
@@ -135,10 +135,10 @@ def _python(machine: Machine) -> Finding:
 def _kernels() -> Finding:
     status = kernels.status()
     if status.instruction_sets:
-        return Finding("kernels", "pass", f"compiled, using {status.instruction_sets[0]}")
+        return Finding("native code", "pass", f"compiled, using {status.instruction_sets[0]}")
     message = "not compiled for this machine: numpy does their work, many times slower"
     fix = "sudo apt install g++ python3-dev, then install whisper-npu again"
-    return Finding("kernels", "warn", message, fix)
+    return Finding("native code", "warn", message, fix)
 
 
 def _processor(machine: Machine) -> Finding | None:
