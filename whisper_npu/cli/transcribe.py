@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whisper_npu.errors import OptionError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -200,6 +202,25 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     condition_on_previous_text: Annotated[
         bool, option("--condition-on-previous-text", PROMPT, "Each window knows the one before.")
     ] = True,
+    word_timestamps: Annotated[
+        bool, option("--word-timestamps", SUBTITLES, "When each word is spoken.")
+    ] = False,
+    prepend_punctuations: Annotated[
+        str | None,
+        option("--prepend-punctuations", SUBTITLES, "Marks that belong to the next word."),
+    ] = None,
+    append_punctuations: Annotated[
+        str | None,
+        option("--append-punctuations", SUBTITLES, "Marks that belong to the word before."),
+    ] = None,
+    hallucination_silence_threshold: Annotated[
+        float | None,
+        option(
+            "--hallucination-silence-threshold",
+            SUBTITLES,
+            "Seconds of silence around what may be invented.",
+        ),
+    ] = None,
     highlight_words: Annotated[
         bool, option("--highlight-words", SUBTITLES, "Underline each word as it is spoken.")
     ] = False,
@@ -232,15 +253,17 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     from whisper_npu.interrupts import finishing
     from whisper_npu.recordings import Search, find
     from whisper_npu.recordings import watch as watch_for
-    from whisper_npu.transcribe import TranscribeOptions, fallback_temperatures
+    from whisper_npu.options import TranscribeOptions, fallback_temperatures
     from whisper_npu.writers import SubtitleOptions, formats
 
     temperatures = fallback_temperatures(temperature, temperature_increment_on_fallback)
-    options = TranscribeOptions(temperatures=temperatures, **_fields(TranscribeOptions, ctx.params))
-    subtitles = SubtitleOptions(**_fields(SubtitleOptions, ctx.params))
+    options = TranscribeOptions(temperatures=temperatures, **_chosen(ctx, TranscribeOptions))
+    subtitles = SubtitleOptions(**_chosen(ctx, SubtitleOptions))
+    if subtitles.needs_words and not options.word_timestamps:
+        raise OptionError("subtitles laid out by words need --word-timestamps")
     folder = None if output_dir in (None, "-") else Path(output_dir)
     batch_options = BatchOptions(
-        folder, formats(output_format), subtitles, **_fields(BatchOptions, ctx.params)
+        folder, formats(output_format), subtitles, **_chosen(ctx, BatchOptions)
     )
     search = Search(recursive, tuple(include or ()), tuple(exclude or ()))
     recordings = [] if watch else _named(find(inputs, search), output_name)
@@ -269,8 +292,6 @@ def transcribe(  # noqa: PLR0913  one parameter an option
 
 
 def _named(recordings: list[Recording], name: str | None) -> list[Recording]:
-    from whisper_npu.errors import OptionError
-
     if not recordings:
         raise OptionError("no recordings there: is --recursive or --include missing?")
     if name is None:
@@ -282,8 +303,6 @@ def _named(recordings: list[Recording], name: str | None) -> list[Recording]:
 
 def _form(recordings: list[Recording], options: BatchOptions, *, json: bool, watch: bool) -> str:
     """What stdout gets. Raises OptionError."""
-    from whisper_npu.errors import OptionError
-
     if json:
         return "jsonl"
     if options.folder is not None:
@@ -299,8 +318,6 @@ def _form(recordings: list[Recording], options: BatchOptions, *, json: bool, wat
 
 def _n_bytes(text: str | None) -> int | None:
     """800M, 2G, 1500000."""
-    from whisper_npu.errors import OptionError
-
     if text is None:
         return None
     units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -327,10 +344,15 @@ def _conclude(batch: Batch, report: Path | None) -> None:
         write(report, batch.report.json())
 
 
-def _fields(options: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Parameters are called as the fields they set."""
-    names = {field.name for field in dataclasses.fields(options)}
-    return {name: value for name, value in values.items() if name in names}
+def _chosen(ctx: typer.Context, options: type[Any]) -> dict[str, Any]:
+    """What was chosen, of the fields that parameters are named after; the rest has its default."""
+    names = {field.name for field in dataclasses.fields(options)} & ctx.params.keys()
+    return {name: ctx.params[name] for name in names if _source(ctx, name) != "DEFAULT"}
+
+
+def _source(ctx: typer.Context, name: str) -> str:
+    source = ctx.get_parameter_source(name)
+    return source.name if source else "DEFAULT"
 
 
 def _say(line: str) -> None:
