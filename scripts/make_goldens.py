@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden results of whole transcriptions, from openai/whisper itself (`pip install openai-whisper`).
+"""Golden results of whole transcriptions, from openai/whisper (`pip install openai-whisper`).
 
 scripts/make_goldens.py            tests/data/golden_<model>.json.gz for every model
 scripts/make_goldens.py demo       for the demo model only, after its weights have changed
@@ -15,7 +15,6 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +27,13 @@ import whisper.transcribe
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 
-import golden_cases as cases
-from openai_model import openai_model
+import golden_cases as cases  # noqa: E402
+from openai_model import openai_model  # noqa: E402
 
-from whisper_npu.cache import sha256
-from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.decoding import sample
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.cache import sha256  # noqa: E402
+from whisper_npu.checkpoint import Checkpoint  # noqa: E402
+from whisper_npu.decoding import sample  # noqa: E402
+from whisper_npu.tokenizer import Tokenizer  # noqa: E402
 
 if TYPE_CHECKING:
     from whisper_npu.options import TranscribeOptions
@@ -167,7 +166,12 @@ class Reference:
 
 def _segment(segment: dict[str, Any]) -> list[Any]:
     words = [
-        [word["word"], round(word["start"], 3), round(word["end"], 3), round(word["probability"], 5)]
+        [
+            word["word"],
+            round(word["start"], 3),
+            round(word["end"], 3),
+            round(word["probability"], 5),
+        ]
         for word in segment.get("words", ())
     ]
     return [
@@ -200,8 +204,8 @@ def make(name: str, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    torch.set_num_threads(2)
-    torch.set_grad_enabled(False)  # noqa: FBT003
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
     for name in sys.argv[1:] or cases.MODELS:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:

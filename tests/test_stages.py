@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from whisper_npu import load_model, stages
+from whisper_npu.options import TranscribeOptions
 from whisper_npu.stages import STAGES, recording, stage, staged
-from whisper_npu.transcribe import TranscribeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

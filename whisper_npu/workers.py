@@ -17,7 +17,7 @@ from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import DeviceOptions, open_device, plan_lines
 from whisper_npu.errors import AudioError, OptionError, OutputError
 from whisper_npu.features import FRAMES_PER_SECOND, LogMel, log_mel
-from whisper_npu.transcribe import Model, TranscribeOptions, Transcription, WindowDone
+from whisper_npu.transcribe import Model, Transcription, WindowDone
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
+    from whisper_npu.options import TranscribeOptions
     from whisper_npu.transcribe import Event, Features, State
     from whisper_npu.writers import SubtitleOptions
 

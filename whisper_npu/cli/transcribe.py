@@ -251,9 +251,9 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     from whisper_npu.cli.show import Show
     from whisper_npu.devices import DeviceOptions
     from whisper_npu.interrupts import finishing
+    from whisper_npu.options import TranscribeOptions, fallback_temperatures
     from whisper_npu.recordings import Search, find
     from whisper_npu.recordings import watch as watch_for
-    from whisper_npu.options import TranscribeOptions, fallback_temperatures
     from whisper_npu.writers import SubtitleOptions, formats
 
     temperatures = fallback_temperatures(temperature, temperature_increment_on_fallback)
