@@ -18,8 +18,8 @@ from whisper_npu import cluster
 from whisper_npu.batch import Batch, BatchOptions
 from whisper_npu.errors import DeviceError, ModelError
 from whisper_npu.journal import FOLDER
+from whisper_npu.options import TranscribeOptions
 from whisper_npu.recordings import Recording, find
-from whisper_npu.transcribe import TranscribeOptions
 from whisper_npu.workers import Opening
 
 if TYPE_CHECKING:

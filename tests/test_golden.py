@@ -18,7 +18,13 @@ from whisper_npu.devices.cpu import CpuDevice
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    import numpy as np
+
+    from whisper_npu.decoding import DecodingOptions, Hypothesis
+    from whisper_npu.transcript import Segment
 
 
 class Remembering(CpuDevice):
