@@ -120,9 +120,8 @@ def options(name: str, seconds: float) -> dict[str, TranscribeOptions]:
         key: option for key, option in OPTIONS.items() if option.clip_timestamps[-1] < seconds
     }
     if name in RANDOM:
-        limit = {"sample_len": 16, "no_speech_threshold": None}
         chosen = {
-            key: replace(option, **{**limit, "sample_len": option.sample_len or 16})
+            key: replace(option, sample_len=option.sample_len or 16, no_speech_threshold=None)
             for key, option in chosen.items()
         }
     return chosen

@@ -34,7 +34,7 @@ class Remembering(CpuDevice):
         super().__init__(checkpoint)
         self._encoded: dict[bytes, Any] = {}
 
-    def encode(self, mel: Any) -> Any:
+    def encode(self, mel: Any, *, observe: Any = None) -> Any:
         key = mel.tobytes()
         if key not in self._encoded:
             self._encoded[key] = super().encode(mel)

@@ -268,7 +268,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     search = Search(recursive, tuple(include or ()), tuple(exclude or ()))
     recordings = [] if watch else _named(find(inputs, search), output_name)
     form = _form(recordings, batch_options, json=json, watch=watch)
-    devices = DeviceOptions(**_fields(DeviceOptions, ctx.params))
+    devices = DeviceOptions(**_chosen(ctx, DeviceOptions))
     opening = crew.Opening(model, devices, options, offline=offline, say=_say)
     show = Show(recordings, form, subtitles, live=workers == 1 and not cluster)
     queue: Iterable[Recording] = recordings
