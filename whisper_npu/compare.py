@@ -17,9 +17,10 @@ from whisper_npu.divergence import Watched
 from whisper_npu.errors import AudioError
 from whisper_npu.features import log_mel
 from whisper_npu.layers import LayerError, layer_errors, outputs
+from whisper_npu.options import TranscribeOptions
 from whisper_npu.stages import recording
 from whisper_npu.tokenizer import Tokenizer
-from whisper_npu.transcribe import Model, TranscribeOptions, WindowDone
+from whisper_npu.transcribe import Model, WindowDone
 from whisper_npu.transcript import Segment
 from whisper_npu.verdict import TOLERANCE, Findings, Run, Work, judge
 
