@@ -100,6 +100,7 @@ def synthetic(name: str) -> Float:
 
 SYNTHETIC = [f"synthetic-{i}-{n}" for i, n in enumerate((2, 5, 31, 42))]
 MODELS = [*RANDOM, "demo"]
+MADE = [name for name in MODELS if (DATA / f"golden_{name}.json.gz").is_file()]
 
 
 def model_folder(name: str, scratch: Path) -> Path:

