@@ -167,15 +167,21 @@ class Batch:
         if self._journal is None or not _is_file(recording.path):
             return True
         identity = _identity(recording)
-        known = self._known(recording, identity)
+        known = (
+            None if self._journal.was_left(recording.output) else self._known(recording, identity)
+        )
         if known and self._is_settled(recording, known):
-            return False
+            return False  # without a lock: there may be thousands
         job.claim = job.resources.enter_context(self._journal.claim(recording.output))
         if job.claim is None:
             return self._skip(recording, "another process is working on it")
         # the journal may have grown until the claim was ours
         job.source = self._known(recording, identity) or Source(*identity, _sha256(recording))
+        if job.claim.interrupted:
+            for path in self._paths(recording):
+                remove_leftovers(path)  # the claim says that nobody else writes it
         if self._is_settled(recording, job.source):
+            job.claim.forget()
             return False
         self._restore(job, job.claim)
         return True
@@ -183,9 +189,6 @@ class Batch:
     def _restore(self, job: Job, claim: Claim) -> None:
         """Go on where somebody was interrupted."""
         self._note()
-        if claim.interrupted:
-            for path in self._paths(job.recording):
-                remove_leftovers(path)  # the claim says that nobody else writes it
         if not self._options.resume:
             claim.clear()
         job.state, job.segments = claim.restore(self._work, job.source.content)

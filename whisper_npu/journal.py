@@ -8,6 +8,7 @@ Lines that a crash tore are ignored.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,7 +16,7 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import OutputError
 from whisper_npu.transcribe import State
@@ -23,6 +24,7 @@ from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
     from pathlib import Path
 
 FOLDER = ".whisper-npu"
@@ -103,15 +105,22 @@ class Journal:
 
     def note(self, record: dict[str, Any]) -> None:
         """Append a line of any kind."""
-        with _writing(self._path), self._path.open("a+b") as file:
+        with _writing(self._path), self._path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             _append(file, record)
+
+    def _part(self, recording: str) -> Path:
+        name = hashlib.sha256(os.fsencode(recording)).hexdigest()[:32]
+        return self._folder / f"{name}.jsonl"
+
+    def was_left(self, recording: str) -> bool:
+        """Whether somebody works on a recording, or was killed over it."""
+        return self._part(recording).exists()
 
     @contextmanager
     def claim(self, recording: str) -> Iterator[Claim | None]:
         """Hold a recording; None: another process holds it. Released by `with`, or by death."""
-        name = hashlib.sha256(os.fsencode(recording)).hexdigest()[:32]
-        path = self._folder / f"{name}.jsonl"
+        path = self._part(recording)
         with _writing(path):
             file = _lock(path)
         if file is None:
@@ -127,7 +136,7 @@ class Journal:
 class Claim:
     """The finished windows of one recording, kept until its outputs are written."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self._path = path
         self._file = file
         self.interrupted = os.fstat(file.fileno()).st_size > 0  # somebody began before us
@@ -176,10 +185,10 @@ class Claim:
             self.forget()
 
 
-def _lock(path: Path) -> BinaryIO | None:
+def _lock(path: Path) -> FileIO | None:
     """Open and lock a claim; None when it is taken."""
     while True:
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)  # a buffer would complain when it is closed
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -193,14 +202,15 @@ def _lock(path: Path) -> BinaryIO | None:
         file.close()  # its holder finished and removed it between our opening and locking
 
 
-def _append(file: BinaryIO, record: dict[str, Any]) -> None:
-    """One line, in one write, after the end of a line."""
+def _append(file: FileIO, record: dict[str, Any]) -> None:
+    """One line, in one write, after the end of a line; all of it or nothing."""
     size = file.seek(0, os.SEEK_END)
     line = json.dumps(record).encode("ascii") + b"\n"
     if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
         line = b"\n" + line  # the line before was torn
-    file.write(line)
-    file.flush()
+    if file.write(line) != len(line):
+        file.truncate(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(file.fileno())
 
 
