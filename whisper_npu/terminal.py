@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from whisper_npu.accuracy import Chunk
+    from whisper_npu.bench import Benchmark
     from whisper_npu.divergence import Divergence
     from whisper_npu.figures import Figure
     from whisper_npu.verdict import Comparison, DeviceResult, Findings, RecordingResult
@@ -123,3 +124,19 @@ def stage_table(devices: Sequence[tuple[str, Mapping[str, Figure]]]) -> Table:
         times = [str(seconds[stage]) if stage in seconds else "-" for _, seconds in devices]
         table.add_row(stage, *times)
     return table
+
+
+def show_benchmark(found: Benchmark, to: Console) -> None:
+    """Print what was measured."""
+    to.print(f"{found.model} on {found.device}; {found.machine}; {found.repeats} times")
+    columns = (Column(name, justify="right") for name in ("median", "least", "most"))
+    table = Table("", *columns, box=SIMPLE)
+    for timing in found.timings:
+        table.add_row(timing.stage, str(timing.median), str(timing.least), str(timing.most))
+    to.print(table)
+    figures = Table("", Column("", justify="right"), box=None, show_header=False)
+    for name, figure in found.figures.items():
+        figures.add_row(name, str(figure))
+    to.print(figures)
+    for line in found.plan:
+        to.print(line)
