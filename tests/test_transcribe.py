@@ -39,11 +39,12 @@ def test_cut_where_two_timestamps_meet(
     pieces: list[tuple[float, float, tuple[int, ...]]],
     advance: int,
 ) -> None:
-    found = cut(tokens, BEGIN, 2900)
-    rounded = [(round(start, 6), round(end, 6), piece) for start, end, piece in found.pieces]
+    found, frames = cut(tokens, BEGIN, 2900)
+    rounded = [(round(start, 6), round(end, 6), piece) for start, end, piece in found]
     assert rounded == pieces
-    assert found.advance == advance
+    assert frames == advance
 
 
 def test_the_loop_never_stands_still() -> None:
-    assert cut((at(0), at(0), 1), BEGIN, 2900).advance > 0
+    _, advance = cut((at(0), at(0), 1), BEGIN, 2900)
+    assert advance > 0
