@@ -6,18 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from random_checkpoint import SIZES, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from whisper_npu.checkpoint import Dimensions
+
+hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 CASES: dict[str, Dimensions] = SIZES | {
     "tiny.en": replace(SIZES["tiny"], n_vocab=51864),
+    "short": replace(SIZES["micro"], n_audio_ctx=100),  # windows of 2 s
     "micro.en": replace(SIZES["micro"], n_vocab=51864),
     "v3": replace(SIZES["micro"], n_mels=128, n_vocab=51866, n_text_layer=1),
 }
@@ -48,3 +53,13 @@ def shared() -> Path:
 def demo_model() -> Path:
     """The model that comes with the project."""
     return ROOT / "models" / "demo"
+
+
+@pytest.fixture(scope="module")
+def all_on_npu() -> Iterator[None]:
+    """Plans put every layer on the NPU, however small."""
+    from whisper_npu.devices.plan import Step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "on_npu", property(lambda _: True))
+        yield

@@ -94,3 +94,16 @@ def test_digests_are_remembered(
 def test_a_missing_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         cache.fingerprint(tmp_path / "nowhere")
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    path, other = tmp_path / ("x" * 251), tmp_path / ("x" * 250)
+    with cache.replacing(path) as new, cache.replacing(other) as others:
+        new.write_text("a")
+        others.write_text("b")
+        cache.remove_leftovers(path)
+        assert not new.exists()
+        assert others.exists()
+        new.parent.mkdir()
+        new.write_text("a")
+    assert sorted(part.name for part in tmp_path.iterdir()) == [other.name, path.name]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from whisper_npu import stages
-from whisper_npu.stages import recording, stage, staged
+from whisper_npu import load_model, stages
+from whisper_npu.options import TranscribeOptions
+from whisper_npu.stages import STAGES, recording, stage, staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -73,3 +76,12 @@ def test_nobody_records_by_default() -> None:
     with stage("encoder"):
         pass
     assert stages._recording.get() is None
+
+
+def test_a_transcription_tells_all_its_stages(random_model: Callable[[str], Path]) -> None:
+    samples = np.zeros(16000, np.float32)
+    options = TranscribeOptions(temperatures=(0.0,), sample_len=3, language="en")
+    with recording() as found, load_model(random_model("micro"), device="cpu") as model:
+        model.transcribe(samples, options)
+    assert min(found.seconds.values()) > 0
+    assert set(found.seconds) == set(STAGES)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from whisper_npu.devices import DeviceOptions
     from whisper_npu.transcribe import Model
 
 __all__ = ["load_model"]
@@ -29,26 +30,34 @@ _INSTALLED = _HERE / "demo"
 DEMO = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "models" / "demo"
 
 
+def find_model(
+    name: str | Path | None, *, offline: bool = False, say: Callable[[str], None] | None = None
+) -> Path:
+    """The folder of a model, as `load_model` finds it."""
+    from whisper_npu import hub
+
+    return DEMO if name is None else hub.find(str(name), offline=offline, say=say)
+
+
 def load_model(
     name: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: str | DeviceOptions = "auto",
     offline: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Model:
     """Open a model by name (downloaded when it is not here) or by folder; None: the demo model.
 
-    device   auto, cpu or npu
+    device   auto, cpu or npu, or more about it
     offline  never use the network
     say      hears what is downloaded, and how big; default: the log
 
     Raises OptionError (no such name or device), ModelError, DeviceError.
     """
-    from whisper_npu import hub
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices import DeviceOptions, open_device
     from whisper_npu.transcribe import Model
 
-    folder = DEMO if name is None else hub.find(str(name), offline=offline, say=say)
-    checkpoint = Checkpoint(folder)
-    return Model(checkpoint, open_device(checkpoint, DeviceOptions(device=device)))
+    checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
+    options = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
+    return Model(checkpoint, open_device(checkpoint, options))

@@ -16,12 +16,13 @@ import stat
 import subprocess
 import sys
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
+import soundfile
 
 from whisper_npu.errors import AudioError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     import av.container
-    import soundfile
     from numpy.typing import NDArray
 
     Float = NDArray[np.float32]
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000  # Hz, what Whisper hears
 
 _FRAMES = 4096  # read at once: what is lost around a damaged spot
-_BAD_READS = 64  # in a row, after which a damaged file is given up
+_BAD_READS = 64  # in a row, after which the rest of a damaged file is given up
 _RATES = range(1000, 1_000_001)  # Hz; anything else is a damaged header
 _LOUD = 4.0  # times full scale: louder than any lossy decoder overshoots
 
 # libsndfile's log, where the data chunk promises more bytes than the file has
 _SHORTER = r"(?:data|SSND|Data Size|[Rr]iff size|riff)\s*: (\d+) \(should be (\d+)\)"
+_SHORTER_RF64 = r"frame count \d+ does not match value from 'ds64' chunk of (\d+)"
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _decode(file: BinaryIO, name: str, warn: Warn) -> Blocks:
         raise AudioError(f"{name}: is empty (0 bytes)")
     others: Decoder = _ffmpeg if shutil.which("ffmpeg") else _pyav
     reasons: list[str] = []
-    for decoder in (_libsndfile, others):
+    for decoder in (_libsndfile, others, _libsndfile_unsure):
         try:
             rate, blocks = decoder(file, warn)
             first = next(blocks, None)
@@ -141,8 +142,8 @@ def _decode(file: BinaryIO, name: str, warn: Warn) -> Blocks:
             with closing(blocks):
                 yield from _resample(_mono(chain([first], blocks), warn), rate)
             return
-    if len(reasons) == 2:
-        raise AudioError(f"{name}: {reasons[-1]}")
+    if len(reasons) == 3:
+        raise AudioError(f"{name}: {reasons[1]}")
     warn("holds no samples")
 
 
@@ -178,56 +179,81 @@ def _resample(blocks: Iterable[Float], rate: int) -> Iterator[Float]:
 
 
 def _libsndfile(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
-    import soundfile
+    sound = _sound(file)
+    announced = _announced_frames(sound, file)
+    if not announced:  # libsndfile guesses, and drops what lies beyond its guess
+        sound.close()
+        raise _UndecodableError("does not say how long it is")
+    return sound.samplerate, _sound_blocks(sound, file, announced, warn)
 
-    try:  # by descriptor: any bytes in the name, and no guessing from its extension
+
+def _libsndfile_unsure(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
+    sound = _sound(file)
+    if sound.frames:
+        warn("does not say how long it is, and its end may be missing: ffmpeg would read all of it")
+    return sound.samplerate, _sound_blocks(sound, file, 0, warn)
+
+
+def _sound(file: BinaryIO) -> soundfile.SoundFile:
+    """Open by descriptor: any bytes in the name, and no guessing from its extension."""
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    try:
         sound = soundfile.SoundFile(file.fileno(), closefd=False)
     except soundfile.SoundFileError as error:
         raise _UndecodableError(str(error)) from error
     if sound.samplerate not in _RATES:
         sound.close()
         raise _UndecodableError(f"its sample rate is {sound.samplerate} Hz")
-    return sound.samplerate, _sound_blocks(sound, warn)
+    # else every read seeks to where it is, and an mp3 decoder stumbles over that
+    sound.seekable = lambda: False
+    return sound
 
 
-def _sound_blocks(sound: soundfile.SoundFile, warn: Warn) -> Blocks:
+def _sound_blocks(
+    sound: soundfile.SoundFile, file: BinaryIO, announced: float, warn: Warn
+) -> Blocks:
     """Read on behind damaged spots, which become silence, so that later speech keeps its time."""
-    import soundfile
-
-    position = lost = bad_reads = 0
-    frames = max(1, _FRAMES // sound.channels)
-    with sound:
-        while bad_reads < _BAD_READS:
+    rate, channels = sound.samplerate, sound.channels
+    frames = max(1, _FRAMES // channels)
+    position = gap = lost = 0
+    with ExitStack() as opened:
+        opened.callback(sound.close)
+        while gap < _BAD_READS * frames:
             try:
+                if gap:  # a decoder that failed once goes on failing: take a new one
+                    sound = opened.enter_context(_sound(file))
+                    sound.seek(position + gap)
                 block = sound.read(frames, dtype="float32", always_2d=True)
-                bad_reads = 0
-            except soundfile.SoundFileError as error:
-                skipped = sound.tell() - position
-                if not 0 < skipped <= frames:
-                    if position == 0:
-                        raise _UndecodableError(str(error)) from error
-                    break
-                bad_reads += 1
-                lost += skipped
-                block = np.zeros((skipped, sound.channels), np.float32)
+            except (soundfile.SoundFileError, _UndecodableError) as error:
+                if position == 0:
+                    raise _UndecodableError(str(error)) from error
+                gap += frames
+                continue
             if not len(block):
                 break
-            position += len(block)
+            if gap:
+                yield np.zeros((gap, channels), np.float32)
             yield block
-        if lost:
-            warn(f"damaged: {lost / sound.samplerate:.1f} s could not be decoded, taken as silence")
-        _warn_if_short(sound, position, warn)
+            position += gap + len(block)
+            lost, gap = lost + gap, 0
+    if lost:
+        warn(f"damaged: {lost / rate:.1f} s could not be decoded, taken as silence")
+    if rate / 10 < announced - position < 2**62:  # a streamed flac announces 2**63 - 1
+        warn(f"cut short: {position / rate:.1f} s of {announced / rate:.1f} s could be read")
 
 
-def _warn_if_short(sound: soundfile.SoundFile, frames: int, warn: Warn) -> None:
-    """Compare what was read with what the header announces."""
-    read = frames / sound.samplerate
-    announced = sound.frames / sound.samplerate
-    sizes = re.search(_SHORTER, sound.extra_info)
-    if sizes and int(sizes[2]) < int(sizes[1]) < 2**32 - 1:
-        announced = read * int(sizes[1]) / max(1, int(sizes[2]))
-    if announced - read > 0.1:
-        warn(f"cut short: {read:.1f} s of {announced:.1f} s are there")
+def _announced_frames(sound: soundfile.SoundFile, file: BinaryIO) -> float:
+    """How long the header says the recording is; 0 where it does not say."""
+    if sound.format == "MP3":
+        head = os.pread(file.fileno(), 1 << 16, 0)  # leaves libsndfile's position alone
+        return sound.frames if b"Xing" in head or b"Info" in head else 0  # else a guess
+    if sizes := re.search(_SHORTER, sound.extra_info):
+        announced, there = int(sizes[1]), int(sizes[2])
+        if there < announced < 2**32 - 1:  # all ones: a streamed wav
+            return sound.frames * announced / max(1, there)
+    if frames := re.search(_SHORTER_RF64, sound.extra_info):
+        return max(sound.frames, int(frames[1]))
+    return sound.frames
 
 
 # ffmpeg, and PyAV where there is no ffmpeg; neither follows a playlist to the network
@@ -241,7 +267,7 @@ def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
     path = f"/dev/fd/{file.fileno()}"
     command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
     command += ["-i", path, "-map", "0:a:0", "-ac", "1"]
-    command += ["-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+    command += ["-ar", str(SAMPLE_RATE), "-f", "s16le", "-"]
     empty = True
     with tempfile.TemporaryFile() as talk:
         process = subprocess.Popen(
@@ -249,16 +275,20 @@ def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
         )
         with process, closing(cast("BinaryIO", process.stdout)) as stream:
             try:
-                while len(data := stream.read(4 * _FRAMES)) >= 4:
+                while len(data := stream.read(2 * _FRAMES)) >= 2:
                     empty = False
-                    samples = np.frombuffer(data, "<f4", len(data) // 4)
-                    yield samples.astype(np.float32)[:, None]
+                    yield _from_int16(np.frombuffer(data, "<i2", len(data) // 2))
                 process.wait()
             finally:
                 process.kill()  # nothing is left to kill after `wait`
         talk.seek(0)
         complaints = talk.read(1 << 16).decode("utf-8", "replace").replace(f"{path}: ", "")
     _judge("ffmpeg", complaints.strip().splitlines(), warn, empty=empty)
+
+
+def _from_int16(samples: NDArray[np.generic]) -> Float:
+    """Not floats: those FFmpeg mixes down to mono louder than full scale."""
+    return samples.astype(np.float32).reshape(-1, 1) / np.float32(32768)
 
 
 def _judge(decoder: str, complaints: list[str], warn: Warn, *, empty: bool) -> None:
@@ -299,7 +329,7 @@ def _pyav_blocks(container: av.container.InputContainer, warn: Warn) -> Blocks:
     with container:
         if not container.streams.audio:
             raise _UndecodableError("holds no audio stream")
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         for packet in container.demux(container.streams.audio[0]):
             try:
                 frames = packet.decode()
@@ -309,7 +339,7 @@ def _pyav_blocks(container: av.container.InputContainer, warn: Warn) -> Blocks:
             for frame in frames:
                 for piece in resampler.resample(frame):
                     empty = False
-                    yield piece.to_ndarray().astype(np.float32).reshape(-1, 1)
+                    yield _from_int16(piece.to_ndarray())
         for piece in resampler.resample(None):
-            yield piece.to_ndarray().astype(np.float32).reshape(-1, 1)
+            yield _from_int16(piece.to_ndarray())
     _judge("PyAV", complaints, warn, empty=empty)

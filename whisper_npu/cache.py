@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        workplace = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     except OSError as error:
         raise OutputError(f"{path.parent}: {error.strerror}; is it full or read-only?") from error
     try:
@@ -46,19 +47,41 @@ def replacing(path: Path) -> Iterator[Path]:
         if new.is_dir() and path.exists():
             path.rename(workplace / "old")  # a folder only replaces an empty one
         new.rename(path)
+        _sync_one(path.parent)  # the name, too, outlives a power cut
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; is the disk full?") from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while `replacing` a path has left beside it.
+
+    Only for who knows that nobody is replacing it now.
+    """
+    if path.parent.is_dir():
+        for name in os.listdir(path.parent):  # noqa: PTH208  names are enough
+            if name.startswith(_prefix(path)):
+                shutil.rmtree(path.parent / name, ignore_errors=True)
+
+
+def _prefix(path: Path) -> str:
+    """Of temporary names: short enough for every file system, and of this path alone."""
+    digest = zlib.crc32(os.fsencode(path.name))
+    return f".{path.name[:40]}-{digest:08x}."
+
+
 def _sync(path: Path) -> None:
     for part in [path, *path.rglob("*")]:
-        descriptor = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(part)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.errors import OptionError
+from whisper_npu.stages import stage
 from whisper_npu.tokenizer import TIME_PRECISION
 
 if TYPE_CHECKING:
@@ -310,13 +311,14 @@ class Decoder:
     def __init__(self, device: Device, tokenizer: Tokenizer, n_ctx: int) -> None:
         self._device = device
         self._tokenizer = tokenizer
-        self._n_ctx = n_ctx
+        self.n_ctx = n_ctx
 
     @property
     def max_prompt(self) -> int:
         """How many tokens of earlier text a window can see."""
-        return self._n_ctx // 2 - 1
+        return self.n_ctx // 2 - 1
 
+    @stage("decoder")
     def detect_language(self, encoded: Any) -> tuple[dict[str, float], float]:
         """Probability of each language, and that nobody speaks at all."""
         session = self._device.session(encoded)
@@ -330,6 +332,7 @@ class Decoder:
         named = dict(zip(languages, probabilities.tolist(), strict=True))
         return named, self._no_speech(logits)
 
+    @stage("decoder")
     def decode(
         self, encoded: Any, options: DecodingOptions, rng: np.random.Generator
     ) -> Hypothesis:
@@ -366,7 +369,7 @@ class Decoder:
         no_speech_prob = self._no_speech(logits)
         if sot[1:]:
             logits = session.step(np.array([sot[1:]]))
-        sample_len = options.sample_len or self._n_ctx // 2
+        sample_len = options.sample_len or self.n_ctx // 2
         for i in range(sample_len):
             logits = np.array(logits, np.float32)  # ours to change
             for apply in filters:
@@ -374,7 +377,7 @@ class Decoder:
             n_rows = len(search.rows)
             sources = search.extend(logits)
             length = n_past + i + 1
-            if not sources or length > self._n_ctx or i + 1 == sample_len:
+            if not sources or length > self.n_ctx or i + 1 == sample_len:
                 break
             if sources != list(range(n_rows)):
                 session.reorder(sources)
@@ -389,7 +392,7 @@ class Decoder:
         if options.without_timestamps:
             sot.append(tokenizer.no_timestamps)
         # the prefix counts as sampled, and never fills the context; beware of prefix[-0:]
-        room = self._n_ctx // 2 - max(options.sample_len or 0, len(sot) + 1)
+        room = self.n_ctx // 2 - max(options.sample_len or 0, len(sot) + 1)
         prefix = options.prefix[-room:] if room > 0 else ()
         return past, [*sot, *prefix]
 

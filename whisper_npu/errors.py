@@ -7,7 +7,8 @@ WhisperNpuError        1
 ├── DeviceError        6  a device that cannot be opened
 │   └── DeviceFault    6  a device that failed during a call
 ├── ToleranceError     7  a comparison out of tolerance
-└── OutputError        8  a transcript or cache that cannot be written
+├── OutputError        8  a transcript or cache that cannot be written
+└── Interrupted      130  by Ctrl-C; 143 by SIGTERM
 
 A message says what failed, on what, and what to do. `cli.main` prints it as one line.
 """
@@ -57,3 +58,11 @@ class OutputError(WhisperNpuError):
     """A result cannot be written: disk full, read-only, name taken."""
 
     exit_code = 8
+
+
+class Interrupted(WhisperNpuError):
+    """A signal ended the work; what was finished is kept."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal

@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from contextlib import ExitStack
 from functools import cache
+from itertools import chain
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from whisper_npu.audio import SAMPLE_RATE
 from whisper_npu.errors import OutputError
+from whisper_npu.stages import stage, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +34,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 WINDOW = 3000  # frames: the 30 s that an encoder takes
 
 _BATCH = 512  # frames transformed at once: their spectra fit a small cache
+_STACK = 8  # frames multiplied at once: too few for a BLAS to start threads, which cost more here
 _IN_MEMORY = 32 << 20  # bytes before a spectrogram moves to a file: 17 minutes at 80 mels
 _SILENCE = -10.0  # log10 of the least power that counts
 _RANGE = 8.0  # decades kept below the loudest bin
@@ -53,6 +56,7 @@ class LogMel:
         self._floor = max(_SILENCE, loudest - _RANGE)
         self.close = weakref.finalize(self, rows.close)
 
+    @stage("features")
     def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
         """One encoder window: `n_frames` frames (at most 3000) from frame `start` on.
 
@@ -73,6 +77,7 @@ class LogMel:
         return mel
 
 
+@stage("features")
 def log_mel(blocks: Iterable[Float], n_mels: int) -> LogMel:
     """Spectrogram of a whole recording: its scale is not that of its pieces.
 
@@ -88,7 +93,7 @@ def log_mel(blocks: Iterable[Float], n_mels: int) -> LogMel:
 
     def counted() -> Iterator[Float]:
         nonlocal n_samples
-        for block in blocks:
+        for block in staged("audio", blocks):
             n_samples += len(block)
             yield block
 
@@ -100,7 +105,9 @@ def log_mel(blocks: Iterable[Float], n_mels: int) -> LogMel:
         for frames in _frames(counted()):
             spectrum = np.fft.rfft(frames * hann)  # (F, 201), float64 in every numpy
             power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-            log = np.log10(np.maximum(power @ filters, 1e-10))  # (F, n_mels)
+            # (F/8, 8, 201) x (201, n_mels) -> (F/8, 8, n_mels)
+            energy = power.reshape(-1, _STACK, N_FFT // 2 + 1) @ filters
+            log = np.log10(np.maximum(energy, 1e-10))
             loudest = max(loudest, float(log.max()))
             _write(rows, log)
         undo.pop_all()
@@ -113,31 +120,27 @@ def _write(rows: IO[bytes], log: Float) -> None:
     except OSError as error:
         raise OutputError(
             f"no room for a spectrogram in {tempfile.gettempdir()} ({error.strerror}): an hour "
-            f"takes {0.36 * 4 * log.shape[1]:.0f} MB; free space there or set TMPDIR"
+            f"takes {0.36 * 4 * log.shape[-1]:.0f} MB; free space there or set TMPDIR"
         ) from error
 
 
 def _frames(blocks: Iterable[Float]) -> Iterator[Float]:
-    """Overlapping frames of a recording, to the last one that holds a sample: (F, 400) each."""
+    """Overlapping frames of a recording up to the last that holds a sample, and silence to a whole
+    stack: (F, 400) each.
+    """
+    silence = np.zeros(N_FFT + _STACK * HOP, np.float32)
     rest = np.empty(0, np.float32)  # begins with the first sample of the next frame
     mirrored = False
-    for block, last in _with_last(blocks):
+    for block in chain(blocks, [silence]):
         rest = np.concatenate([rest, block])
         if not mirrored and len(rest) > N_FFT // 2:
             rest = np.concatenate([rest[N_FFT // 2 : 0 : -1], rest])
             mirrored = True
-        n_frames = (len(rest) - N_FFT) // HOP + 1
-        if n_frames >= _BATCH or last:
-            frames = sliding_window_view(rest, N_FFT)[::HOP]  # (n_frames, 400)
+        n_frames = ((len(rest) - N_FFT) // HOP + 1) // _STACK * _STACK
+        if n_frames >= _BATCH or block is silence:
+            frames = sliding_window_view(rest, N_FFT)[::HOP][:n_frames]  # (n_frames, 400)
             yield from (frames[i : i + _BATCH] for i in range(0, n_frames, _BATCH))
             rest = rest[n_frames * HOP :]
-
-
-def _with_last(blocks: Iterable[Float]) -> Iterator[tuple[Float, bool]]:
-    """Add the silence behind a recording, as its last block."""
-    for block in blocks:
-        yield block, False
-    yield np.zeros(N_FFT, np.float32), True
 
 
 @cache

@@ -171,16 +171,17 @@ class Whisper:
         return _float32(self.checkpoint, name, self.dims.n_vocab, self.dims.n_text_state)
 
 
-def encode(model: Whisper, ops: Ops[A], mel: A) -> A:
+def encode(model: Whisper, ops: Ops[A], mel: A, *, n_positions: int | None = None) -> A:
     """Log-mel -> audio features.
 
-    mel     (F, n_mels)  activation  time first
-    return  (C, D)       activation  C = F / 2
+    mel          (F, n_mels)  activation  time first
+    n_positions               C of a shorter window; default: the model's own
+    return       (C, D)       activation  C = F / 2
     """
     n_heads = model.dims.n_audio_head
     x = ops.conv_gelu(mel, model.conv1, 1)
     x = ops.conv_gelu(x, model.conv2, 2)
-    x = ops.add(x, model.audio_positions)
+    x = ops.add(x, model.audio_positions[:n_positions])
     for layer in model.encoder_layers:
         heads = layer.attention
         y = ops.layer_norm(x, heads.norm)

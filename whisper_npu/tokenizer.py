@@ -134,6 +134,10 @@ class Tokenizer:
         decoded: str = self._bpe.decode(text, skip_special_tokens=False)
         return decoded
 
+    def mark(self, token: int) -> str:
+        """Name of a special token, such as <|en|>."""
+        return self._bpe.id_to_token(token) or f"<|{token}|>"
+
     def timestamp(self, token: int) -> float:
         """Seconds from the beginning of the window."""
         return (token - self.timestamp_begin) * TIME_PRECISION

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.audio import open_audio
-from whisper_npu.decoding import Decoder, DecodingOptions, Hypothesis
-from whisper_npu.errors import OptionError
+from whisper_npu.decoding import Decoder
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
+from whisper_npu.options import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
+from whisper_npu.timing import (
+    Punctuation,
+    Span,
+    align,
+    drop_hallucinations,
+    end_of_speech,
+    place_words,
+)
 from whisper_npu.tokenizer import TIME_PRECISION, Tokenizer, language_code
 from whisper_npu.transcript import Segment, Transcript
 from whisper_npu.writers import segment_record
@@ -30,13 +38,12 @@ if TYPE_CHECKING:
 
     from whisper_npu.audio import Source
     from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.decoding import Hypothesis
     from whisper_npu.devices import Device
 
     Float = NDArray[np.float32]
 
 FRAMES_PER_TIMESTAMP = 2
-TEMPERATURES = tuple(float(t) for t in np.arange(0, 1 + 1e-6, 0.2))
-AUTO, AUTO_EACH = "auto", "auto-each"  # languages: one per recording, one per window
 
 _log = logging.getLogger(__name__)
 
@@ -52,105 +59,6 @@ class Features(Protocol):
     def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
         """(n_mels, 3000) float32: frames from `start`; behind n_frames zeros, or true silence."""
         ...
-
-
-@dataclass(frozen=True)
-class TranscribeOptions:
-    """How a recording is transcribed. Raises OptionError when the options contradict each other."""
-
-    task: str = "transcribe"
-    language: str = AUTO  # code or name; auto: of the first speech; auto-each: of each window
-    temperatures: tuple[float, ...] = TEMPERATURES  # each is tried when the one before fails
-    beam_size: int | None = None  # at temperature 0; None: greedy
-    best_of: int | None = None  # above temperature 0; None: 5
-    patience: float | None = None
-    length_penalty: float | None = None
-    sample_len: int | None = None
-    suppress_tokens: tuple[int, ...] = (-1,)
-    suppress_blank: bool = True
-    without_timestamps: bool = False
-    max_initial_timestamp: float | None = 1.0
-    compression_ratio_threshold: float | None = 2.4  # above: failed, it repeats itself
-    logprob_threshold: float | None = -1.0  # below: failed, it guesses
-    no_speech_threshold: float | None = 0.6  # above, and failed: silence
-    condition_on_previous_text: bool = True
-    initial_prompt: str | None = None
-    carry_initial_prompt: bool = False  # before every window, not just the first
-    hotwords: str | None = None  # words to expect, before every window
-    prefix: str | None = None  # what the first window begins with
-    clip_timestamps: tuple[float, ...] = (0.0,)  # seconds: start, end, start, end, ...
-    seed: int = 0  # of sampling
-
-    def __post_init__(self) -> None:
-        if self.language not in (AUTO, AUTO_EACH):
-            language_code(self.language)
-        if self.best_of and not any(t > 0 for t in self.temperatures):
-            raise OptionError("best_of needs a temperature above 0: greedy search has one result")
-        if self.beam_size and 0 not in self.temperatures:
-            raise OptionError("beam_size needs temperature 0")
-        if not self.temperatures:
-            raise OptionError("no temperature to decode at")
-        if list(self.temperatures) != sorted(set(self.temperatures)):
-            raise OptionError("temperatures must rise")
-        if self.carry_initial_prompt and not self.initial_prompt:
-            raise OptionError("carry_initial_prompt needs an initial_prompt")
-        self._check_clips()
-        if self.seed < 0:
-            raise OptionError(f"seed {self.seed} is negative")
-        for temperature in self.temperatures:
-            self.at(temperature)
-        if self.patience is not None and not self.beam_size:
-            raise OptionError("patience needs beam_size")
-
-    def _check_clips(self) -> None:
-        clips = self.clip_timestamps
-        if not all(0 <= seconds < np.inf for seconds in clips):
-            raise OptionError("clip_timestamps must be seconds from 0 upward")
-        if not all(a < b for a, b in pairwise(clips)):
-            raise OptionError("clip_timestamps must rise: start, end, start, end, ...")
-
-    def at(self, temperature: float) -> DecodingOptions:
-        """Options for one window at one temperature."""
-        sampling = temperature > 0
-        return DecodingOptions(
-            task=self.task,
-            temperature=temperature,
-            best_of=(self.best_of or 5) if sampling else None,
-            beam_size=None if sampling else self.beam_size,
-            patience=None if sampling else self.patience,
-            length_penalty=self.length_penalty,
-            sample_len=self.sample_len,
-            suppress_tokens=self.suppress_tokens,
-            suppress_blank=self.suppress_blank,
-            without_timestamps=self.without_timestamps,
-            max_initial_timestamp=self.max_initial_timestamp,
-        )
-
-    def clips(self, n_frames: int) -> list[tuple[int, int]]:
-        """Frames to transcribe: (start, end). Raises OptionError for a clip beyond the end."""
-        points = [round(seconds * FRAMES_PER_SECOND) for seconds in self.clip_timestamps] or [0]
-        if len(points) % 2:
-            points.append(n_frames)
-        last = max(points[::2])
-        if last >= max(n_frames, 1):
-            raise OptionError(
-                f"a clip begins at {last / FRAMES_PER_SECOND:g} s, "
-                f"the recording ends at {n_frames / FRAMES_PER_SECOND:g} s"
-            )
-        ends = [min(end, n_frames) for end in points[1::2]]
-        return list(zip(points[::2], ends, strict=True))
-
-
-DEFAULT = TranscribeOptions()
-
-
-def fallback_temperatures(first: float, increment: float | None) -> tuple[float, ...]:
-    """Temperatures from `first` to 1; None: no fallback. Raises OptionError."""
-    if increment is None:
-        return (first,)
-    if not increment > 0:
-        raise OptionError(f"temperature increment {increment:g} is not above 0")
-    return tuple(float(t) for t in np.arange(first, 1 + 1e-6, increment)) or (first,)
 
 
 @dataclass(frozen=True)
@@ -323,8 +231,17 @@ class Transcription:
             return
         if self._language is None and not state.language_settled:
             yield self._settle_language()
-        segments, advance = self._segments(hypothesis, state.seek, size)
-        yield from self._emit(segments, state.seek + advance, hypothesis.temperature)
+        pieces = cut(hypothesis.tokens, self._model.tokenizer.timestamp_begin, size)
+        segments = self._segments(hypothesis, pieces, state.seek)
+        seek = state.seek + pieces.advance
+        trusted: list[Segment] | None = segments
+        if self._options.word_timestamps:
+            segments = self._with_words(encoded, segments, size)
+            trusted, seek = self._trusted(segments, pieces, seek, size)
+        if trusted is None:
+            self.state = replace(self.state, seek=seek)
+        else:
+            yield from self._emit(trusted, seek, hypothesis.temperature)
 
     def _emit(self, segments: list[Segment], seek: int, temperature: float) -> Iterator[Segment]:
         """Number the segments, and keep their tokens for the next prompt."""
@@ -420,12 +337,10 @@ class Transcription:
             return False
         return least is None or hypothesis.avg_logprob <= least
 
-    def _segments(self, hypothesis: Hypothesis, seek: int, size: int) -> tuple[list[Segment], int]:
-        """Cut a hypothesis into segments; and the frames to the next window."""
+    def _segments(self, hypothesis: Hypothesis, found: Cut, seek: int) -> list[Segment]:
         tokenizer = self._model.tokenizer
         offset = seek / FRAMES_PER_SECOND
-        pieces, advance = cut(hypothesis.tokens, tokenizer.timestamp_begin, size)
-        segments = [
+        return [
             Segment(
                 id=0,
                 seek=seek,
@@ -438,20 +353,70 @@ class Transcription:
                 compression_ratio=hypothesis.compression_ratio,
                 no_speech_prob=hypothesis.no_speech_prob,
             )
-            for start, end, tokens in pieces
+            for start, end, tokens in found.pieces
         ]
-        return segments, advance
+
+    # words
+
+    def _with_words(self, encoded: Any, segments: list[Segment], size: int) -> list[Segment]:
+        """Give each segment its words, and the times of the words to the segment."""
+        model, options, state = self._model, self._options, self.state
+        language = self._language or state.language
+        words = align(
+            model.device,
+            encoded,
+            model.tokenizer,
+            sot=model.tokenizer.sot_sequence(language, options.task),
+            text=[t for segment in segments for t in segment.tokens if t < model.tokenizer.eot],
+            n_frames=size,
+            language=language if model.tokenizer.multilingual else None,
+        )
+        marks = Punctuation(options.prepend_punctuations, options.append_punctuations)
+        return place_words(segments, words, model.tokenizer.eot, state.last_speech, marks)
+
+    def _trusted(
+        self, segments: list[Segment], found: Cut, seek: int, size: int
+    ) -> tuple[list[Segment] | None, int]:
+        """Go on after the last word, and leave out what may be hallucinated.
+
+        Returns the segments, None to hear the window again from where to go on; and the frame.
+        """
+        state, threshold = self.state, self._options.hallucination_silence_threshold
+        start = state.seek / FRAMES_PER_SECOND
+        window_end = (state.seek + WINDOW) / FRAMES_PER_SECOND
+        kept: list[Segment] | None = segments
+        end = end_of_speech(segments)
+        if not found.ends_in_silence and end is not None and end > start:
+            seek = round(end * FRAMES_PER_SECOND)
+            if threshold is not None and window_end - end <= threshold:
+                seek = state.seek + size
+        if threshold is not None:
+            audio_end = (state.seek + size) / FRAMES_PER_SECOND
+            span = Span(start, audio_end, window_end, self.duration)
+            kept, again = drop_hallucinations(segments, span, threshold, state.last_speech)
+            seek = seek if again is None else round(again * FRAMES_PER_SECOND)
+        if kept and (end := end_of_speech(kept)) is not None:
+            self.state = replace(state, last_speech=end)
+        return kept, seek
 
 
 Piece = tuple[float, float, tuple[int, ...]]  # start and end in seconds, tokens
 
 
-def cut(tokens: tuple[int, ...], begin: int, size: int) -> tuple[list[Piece], int]:
+@dataclass(frozen=True)
+class Cut:
+    """One window's tokens in pieces, times from the beginning of the window."""
+
+    pieces: list[Piece]
+    advance: int  # frames to the next window
+    ends_in_silence: bool  # nothing more is said in this window
+
+
+def cut(tokens: tuple[int, ...], begin: int, size: int) -> Cut:
     """Cut one window's tokens where two timestamps meet.
 
     tokens  as sampled; `begin` is the first timestamp token
     size    frames of the window that hold audio
-    return  pieces, times from the beginning of the window; frames to the next window
 
     An unfinished piece at the end is dropped: the next window begins where the last whole one
     ends, and hears it again. Without a cut there is one piece, and the whole window is done.
@@ -462,16 +427,15 @@ def cut(tokens: tuple[int, ...], begin: int, size: int) -> tuple[list[Piece], in
     if not cuts:
         times = [token - begin for token in tokens if token >= begin]
         seconds = times[-1] * TIME_PRECISION if times and times[-1] else size / FRAMES_PER_SECOND
-        return [(0.0, seconds, tokens)], size
+        return Cut([(0.0, seconds, tokens)], size, ends_in_silence)
     if ends_in_silence:
         cuts.append(len(tokens))
     pieces = []
     for a, b in pairwise([0, *cuts]):
         start, end = (max(0, token - begin) for token in (tokens[a], tokens[b - 1]))
         pieces.append((start * TIME_PRECISION, end * TIME_PRECISION, tokens[a:b]))
-    if ends_in_silence:
-        return pieces, size
-    return pieces, (tokens[cuts[-1] - 1] - begin) * FRAMES_PER_TIMESTAMP or size
+    heard = (tokens[cuts[-1] - 1] - begin) * FRAMES_PER_TIMESTAMP
+    return Cut(pieces, size if ends_in_silence else heard or size, ends_in_silence)
 
 
 def emptied(segment: Segment) -> Segment:

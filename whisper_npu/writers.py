@@ -10,10 +10,8 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cache import replacing
@@ -21,6 +19,7 @@ from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from whisper_npu.transcript import Segment, Transcript, Word
 
@@ -268,27 +267,6 @@ def words_in_chunks(segments: Sequence[Segment], n: int) -> Iterator[tuple[Word,
 
 
 # files
-
-
-def output_stems(inputs: Sequence[str]) -> list[str]:
-    """A file name without extension for each recording: its own, or what tells it from others.
-
-    a.wav, b.wav -> a, b; a.wav, a.mp3 -> a.wav, a.mp3; x/a.wav, y/a.wav -> x_a.wav, y_a.wav.
-    Raises OptionError when a recording is named twice.
-    """
-    paths = [Path(name) for name in inputs]
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise OptionError("the same recording is named twice")
-    stems = [path.stem for path in paths]
-    for choice in (
-        [path.name for path in paths],
-        ["_".join(path.absolute().parts[1:]) for path in paths],
-    ):
-        taken = {stem for stem in stems if stems.count(stem) > 1}
-        stems = [
-            other if stem in taken else stem for stem, other in zip(stems, choice, strict=True)
-        ]
-    return stems
 
 
 def write(path: Path, text: str) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from whisper_npu.transcribe import Model, TranscribeOptions
-    from whisper_npu.transcript import Transcript
+from whisper_npu.errors import OptionError
 
-MODEL, OUTPUT, SPEECH, SEARCH = "Model", "Output", "Speech", "Search"
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from whisper_npu.batch import Batch, BatchOptions
+    from whisper_npu.recordings import Recording
+
+MODEL, OUTPUT, BATCH, SPEECH, SEARCH = "Model", "Output", "Many recordings", "Speech", "Search"
 FALLBACK, PROMPT, SUBTITLES = "Fallback and silence", "Prompts", "Word times and subtitles"
 
 
@@ -46,7 +48,8 @@ def threshold(name: str, panel: str, text: str) -> Any:
 def transcribe(  # noqa: PLR0913  one parameter an option
     ctx: typer.Context,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="AUDIO...", help="Recordings; - is stdin.")
+        list[str],
+        typer.Argument(metavar="AUDIO...", help="Recordings, folders, patterns; - is stdin."),
     ],
     *,
     model: Annotated[
@@ -54,6 +57,19 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         option("--model -m", MODEL, "Name or folder; by default the one that comes with us."),
     ] = None,
     device: Annotated[str, option("--device", MODEL, "auto, cpu or npu.")] = "auto",
+    npu_precision: Annotated[
+        str, option("--npu-precision", MODEL, "fp16, or int8: faster, less exact; auto: fp16.")
+    ] = "auto",
+    emulate: Annotated[
+        str | None,
+        option("--emulate", MODEL, "Run --device npu on an emulated chip: rk3588 or rk3566."),
+    ] = None,
+    rknnrt: Annotated[
+        str | None, option("--rknnrt", MODEL, "The NPU's library, librknnrt.so; none: searched.")
+    ] = None,
+    plan: Annotated[
+        bool, option("--plan", MODEL, "Say which layers run on the NPU, and how long they take.")
+    ] = False,
     offline: Annotated[bool, option("--offline/--online", MODEL, "Never use the network.")] = False,
     output_dir: Annotated[
         str | None,
@@ -68,6 +84,41 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     json: Annotated[
         bool, option("--json", OUTPUT, "What happens, as JSON lines on stdout.")
     ] = False,
+    recursive: Annotated[
+        bool, option("--recursive/--flat -r", BATCH, "Look into folders of folders.")
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        option("--include", BATCH, "Only names or paths like this; again for more."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, option("--exclude", BATCH, "No names or paths like this; again for more.")
+    ] = None,
+    skip_existing: Annotated[
+        bool, option("--skip-existing", BATCH, "Output files are enough, whatever made them.")
+    ] = False,
+    resume: Annotated[
+        bool, option("--resume/--no-resume", BATCH, "Keep what is done, go on in the middle.")
+    ] = True,
+    retry_failed: Annotated[
+        bool, option("--retry-failed", BATCH, "Try again what failed before.")
+    ] = False,
+    watch: Annotated[
+        bool, option("--watch", BATCH, "Wait for more recordings, until Ctrl-C.")
+    ] = False,
+    workers: Annotated[int, option("--workers", BATCH, "Recordings at a time.")] = 1,
+    max_memory: Annotated[
+        str | None, option("--max-memory", BATCH, "Such as 800M; above, prepare nothing ahead.")
+    ] = None,
+    cluster: Annotated[
+        str | None, option("--cluster", BATCH, "A Dask scheduler: tcp://host:8786.")
+    ] = None,
+    shared_paths: Annotated[
+        bool, option("--shared-paths", BATCH, "Boards find the inputs themselves: send no content.")
+    ] = False,
+    report: Annotated[
+        Path | None, option("--report", BATCH, "Write what became of each recording as JSON.")
+    ] = None,
     task: Annotated[
         str, option("--task", SPEECH, "transcribe, or translate into English.")
     ] = "transcribe",
@@ -99,6 +150,9 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     ] = None,
     length_penalty: Annotated[
         float | None, option("--length-penalty", SEARCH, "From 0 to 1; none: mean over the tokens.")
+    ] = None,
+    sample_len: Annotated[
+        int | None, option("--sample-len", SEARCH, "Most tokens in a window; none: half the room.")
     ] = None,
     suppress_tokens: Annotated[
         Any,
@@ -148,6 +202,25 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     condition_on_previous_text: Annotated[
         bool, option("--condition-on-previous-text", PROMPT, "Each window knows the one before.")
     ] = True,
+    word_timestamps: Annotated[
+        bool, option("--word-timestamps", SUBTITLES, "When each word is spoken.")
+    ] = False,
+    prepend_punctuations: Annotated[
+        str | None,
+        option("--prepend-punctuations", SUBTITLES, "Marks that belong to the next word."),
+    ] = None,
+    append_punctuations: Annotated[
+        str | None,
+        option("--append-punctuations", SUBTITLES, "Marks that belong to the word before."),
+    ] = None,
+    hallucination_silence_threshold: Annotated[
+        float | None,
+        option(
+            "--hallucination-silence-threshold",
+            SUBTITLES,
+            "Seconds of silence around what may be invented.",
+        ),
+    ] = None,
     highlight_words: Annotated[
         bool, option("--highlight-words", SUBTITLES, "Underline each word as it is spoken.")
     ] = False,
@@ -169,76 +242,117 @@ def transcribe(  # noqa: PLR0913  one parameter an option
 
       whisper-npu transcribe talk.mp3 -m base -f srt,json -o out
 
+      whisper-npu transcribe recordings/ -r -o transcripts --report report.json
+
       arecord -f S16_LE -r 16000 -d 10 | whisper-npu transcribe -
     """
-    from whisper_npu import load_model
-    from whisper_npu.transcribe import TranscribeOptions, fallback_temperatures
-    from whisper_npu.writers import FORMATS, SubtitleOptions, formats, output_stems, write_all
+    from whisper_npu import workers as crew
+    from whisper_npu.batch import Batch, BatchOptions
+    from whisper_npu.cli.show import Show
+    from whisper_npu.devices import DeviceOptions
+    from whisper_npu.interrupts import finishing
+    from whisper_npu.options import TranscribeOptions, fallback_temperatures
+    from whisper_npu.recordings import Search, find
+    from whisper_npu.recordings import watch as watch_for
+    from whisper_npu.writers import SubtitleOptions, formats
 
     temperatures = fallback_temperatures(temperature, temperature_increment_on_fallback)
-    options = TranscribeOptions(temperatures=temperatures, **_fields(TranscribeOptions, ctx.params))
-    subtitles = SubtitleOptions(**_fields(SubtitleOptions, ctx.params))
-    names = formats(output_format)
-    stems = output_stems(inputs)
-    if output_name is not None:
-        stems = [output_name]
+    options = TranscribeOptions(temperatures=temperatures, **_chosen(ctx, TranscribeOptions))
+    subtitles = SubtitleOptions(**_chosen(ctx, SubtitleOptions))
+    if subtitles.needs_words and not options.word_timestamps:
+        raise OptionError("subtitles laid out by words need --word-timestamps")
     folder = None if output_dir in (None, "-") else Path(output_dir)
-    _check(inputs, names, folder, output_name, json=json)
-    with load_model(model, device=device, offline=offline, say=_say) as opened:
-        for source, stem in zip(inputs, stems, strict=True):
-            streamed = None if folder else names[0]
-            transcript = _one(opened, source, options, streamed, json=json)
-            if folder:
-                for path in write_all(transcript, folder, stem, names, subtitles):
-                    _say(str(path))
-            elif not json and streamed != "txt":
-                sys.stdout.write(FORMATS[names[0]](transcript, subtitles).rstrip("\n") + "\n")
+    batch_options = BatchOptions(
+        folder, formats(output_format), subtitles, **_chosen(ctx, BatchOptions)
+    )
+    search = Search(recursive, tuple(include or ()), tuple(exclude or ()))
+    recordings = [] if watch else _named(find(inputs, search), output_name)
+    form = _form(recordings, batch_options, json=json, watch=watch)
+    devices = DeviceOptions(**_chosen(ctx, DeviceOptions))
+    opening = crew.Opening(model, devices, options, offline=offline, say=_say)
+    show = Show(recordings, form, subtitles, live=workers == 1 and not cluster)
+    queue: Iterable[Recording] = recordings
+    if watch:
+        queue = watch_for(inputs, search, lambda: batch.is_stopping)
+    prepare = None if cluster else opening.prepare
+    batch = Batch(queue, batch_options, opening.describe(subtitles), prepare, show)
+    try:
+        with finishing(batch.stop, _say):
+            if cluster:
+                from whisper_npu import cluster as boards
+
+                job = boards.Task(model, device, options, opening.fingerprint, offline)
+                boards.run(batch, cluster, job, shared=shared_paths)
+            else:
+                crew.run(batch, opening.engine, workers, _n_bytes(max_memory))
+    finally:
+        show.close()
+        _conclude(batch, report)
+    raise typer.Exit(batch.report.exit_code)
 
 
-def _check(
-    inputs: list[str], names: tuple[str, ...], folder: Path | None, name: str | None, *, json: bool
-) -> None:
-    """Where results go. Raises OptionError."""
-    from whisper_npu.errors import OptionError
-
-    if name is not None and len(inputs) > 1:
+def _named(recordings: list[Recording], name: str | None) -> list[Recording]:
+    if not recordings:
+        raise OptionError("no recordings there: is --recursive or --include missing?")
+    if name is None:
+        return recordings
+    if len(recordings) > 1:
         raise OptionError("--output-name needs a single recording")
-    if folder is None and not json and len(names) > 1:
+    return [dataclasses.replace(recordings[0], output=name)]
+
+
+def _form(recordings: list[Recording], options: BatchOptions, *, json: bool, watch: bool) -> str:
+    """What stdout gets. Raises OptionError."""
+    if json:
+        return "jsonl"
+    if options.folder is not None:
+        return ""
+    if watch:
+        raise OptionError("--watch needs a folder: -o DIR")
+    if len(options.formats) > 1:
         raise OptionError("several formats need a folder: -o DIR")
-    if folder is None and not json and names != ("txt",) and len(inputs) > 1:
-        raise OptionError(f"{names[0]} of several recordings needs a folder: -o DIR")
+    if options.formats != ("txt",) and len(recordings) > 1:
+        raise OptionError(f"{options.formats[0]} of several recordings needs a folder: -o DIR")
+    return options.formats[0]
 
 
-def _one(
-    model: Model, source: str, options: TranscribeOptions, show: str | None, *, json: bool
-) -> Transcript:
-    """Transcribe a recording, showing what is found as it is found."""
-    from tqdm import tqdm
-
-    from whisper_npu.transcribe import WindowDone, record
-    from whisper_npu.transcript import Segment
-    from whisper_npu.writers import line
-
-    transcription = model.open(source, options)
-    segments = []
-    total = transcription.duration
-    with tqdm(total=round(total, 2), unit="s", disable=None, file=sys.stderr) as progress:
-        for event in transcription:
-            if isinstance(event, Segment):
-                segments.append(event)
-            if json:
-                typer.echo(dumps({"input": source, **record(event)}))
-            elif isinstance(event, Segment) and show == "txt" and event.text.strip():
-                typer.echo(line(event.text))
-            if isinstance(event, WindowDone):
-                progress.update(round(min(event.seconds, total) - progress.n, 2))
-    return transcription.transcript(segments)
+def _n_bytes(text: str | None) -> int | None:
+    """800M, 2G, 1500000."""
+    if text is None:
+        return None
+    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+    number, unit = text.upper().removesuffix("B"), ""
+    if number[-1:] in units:
+        number, unit = number[:-1], number[-1:]
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, OverflowError) as error:
+        raise OptionError(f"--max-memory {text!r} is no size: 800M, 2G") from error
 
 
-def _fields(options: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Parameters are called as the fields they set."""
-    names = {field.name for field in dataclasses.fields(options)}
-    return {name: value for name, value in values.items() if name in names}
+def _conclude(batch: Batch, report: Path | None) -> None:
+    """Say what became of the recordings."""
+    from whisper_npu.report import FAILED
+    from whisper_npu.writers import write
+
+    results = batch.report.results
+    if batch.report.total != 1:
+        _say(batch.report.table())
+    elif results and results[0].status == FAILED:
+        _say(f"whisper-npu: {results[0].recording}: {results[0].reason}")
+    if report is not None:
+        write(report, batch.report.json())
+
+
+def _chosen(ctx: typer.Context, options: type[Any]) -> dict[str, Any]:
+    """What was chosen, of the fields that parameters are named after; the rest has its default."""
+    names = {field.name for field in dataclasses.fields(options)} & ctx.params.keys()
+    return {name: ctx.params[name] for name in names if _source(ctx, name) != "DEFAULT"}
+
+
+def _source(ctx: typer.Context, name: str) -> str:
+    source = ctx.get_parameter_source(name)
+    return source.name if source else "DEFAULT"
 
 
 def _say(line: str) -> None:

@@ -103,14 +103,19 @@ class DeviceOptions:
     """How to open a device."""
 
     device: str = "auto"  # auto, cpu or npu
-    precision: str = "auto"  # of the weights: f32, f16, int8 on the cpu; fp16, int8 on the npu
+    precision: str = "auto"  # of the CPU's weights: f32, f16, int8
+    npu_precision: str = "auto"  # of the NPU's: fp16, int8
     emulate: str | None = None  # run the npu device on the emulated NPU of this chip: rk3588
+    rknnrt: str | None = None  # the vendor's library, where it is not in its usual place
+    plan: bool = False  # tell which layers run where
 
     @classmethod
     def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
         """From "cpu-int8", "npu-fp16" or "cpu", as a comparison names devices."""
         device, _, precision = name.partition("-")
-        return cls(device, precision or "auto", emulate if device == "npu" else None)
+        if device == "npu":
+            return cls(device, npu_precision=precision or "auto", emulate=emulate)
+        return cls(device, precision or "auto")
 
 
 def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
@@ -121,6 +126,21 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     """
     if options.device not in ("auto", "cpu", "npu"):
         raise OptionError(f"unknown device {options.device!r}: use auto, cpu or npu")
+    if options.device == "cpu" and options.emulate is not None:
+        raise OptionError("--emulate needs --device npu")
+    from whisper_npu.devices.auto import AutoDevice
     from whisper_npu.devices.cpu import CpuDevice
 
-    return CpuDevice(checkpoint)
+    if options.device == "cpu":
+        return CpuDevice(checkpoint)
+    if options.device == "auto":
+        return AutoDevice(checkpoint, options)
+    from whisper_npu.devices.npu import NpuDevice
+
+    return NpuDevice(checkpoint, options)
+
+
+def plan_lines(device: Device) -> list[str]:
+    """Which layers run where, for people."""
+    plan = getattr(device, "plan", None)
+    return plan.lines() if plan else [f"{device.name}: no plan, every layer runs on the CPU"]

@@ -30,6 +30,7 @@ class CpuDevice:
         self._model = Whisper(checkpoint)
         self._ops = NumpyOps()
 
+    @stage("encoder")
     def encode(
         self, mel: Float, *, observe: Observer | None = None
     ) -> Sequence[tuple[Float, Float]]:

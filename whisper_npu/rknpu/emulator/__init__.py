@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
 
 CHIPS = {"rk3588": 3588, "rk3566": 3566}
@@ -35,8 +36,7 @@ def _compiled(chip: str, name: str) -> Path:
         raise DeviceError("the emulator was not built with this package and there is no C compiler")
     sources = sorted(_HERE.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "whisper-npu" / f"emulator-{digest}"
+    folder = cache.folder() / f"emulator-{digest}"
     built = folder / name
     if built.is_file():
         return built

@@ -1,0 +1,143 @@
+"""Recordings and an engine without numerics: one second a byte, one window a line."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.errors import AudioError
+from whisper_npu.recordings import Recording, find
+from whisper_npu.transcribe import Event, Language, State, WindowDone
+from whisper_npu.transcript import Segment, Transcript
+from whisper_npu.workers import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from whisper_npu.report import Result
+
+
+@dataclass
+class Lines:
+    """Features: what the recording says, 30 s a line."""
+
+    lines: list[str]
+
+    @property
+    def n_frames(self) -> int:
+        return 3000 * len(self.lines)
+
+    def window(
+        self, start: int, n_frames: int = 3000, *, silence: bool = False
+    ) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+def prepare(path: Path, stack: ExitStack) -> tuple[Lines, tuple[str, ...]]:
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioError(f"{path.name}: cannot be read") from error
+    if text.startswith("bad"):
+        raise AudioError(f"{path.name}: not audio")
+    return Lines(text.splitlines()), ()
+
+
+@dataclass
+class Engine:
+    """Says each line back; `on_window` may interfere."""
+
+    on_window: Callable[[str], None] = lambda _: None
+    heard: list[str] = field(default_factory=list)
+    closed: bool = False
+    device_name: str = "scripted"
+
+    def begin(self, features: object, state: State | None) -> Run:
+        assert isinstance(features, Lines)
+        return Run(self, features, state or State())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Run:
+    engine: Engine
+    features: Lines
+    state: State
+
+    def __iter__(self) -> Iterator[Event]:
+        yield Language("en", 0.9, 0.0)
+        for i in range(self.state.seek // 3000, len(self.features.lines)):
+            line = self.features.lines[i]
+            self.engine.on_window(line)
+            self.engine.heard.append(line)
+            yield Segment(
+                i,
+                3000 * i,
+                30.0 * i,
+                30.0 * i + 29.99,
+                f" {line}",
+                (i, 7),
+                0.2,
+                -0.1 / 3,
+                1.5,
+                0.01,
+            )
+            self.state = replace(
+                self.state, seek=3000 * (i + 1), n_segments=i + 1, recent=(i, 7), language="en"
+            )
+            yield WindowDone(30.0 * (i + 1), self.state)
+
+    def transcript(self, segments: list[Segment]) -> Transcript:
+        text = "".join(segment.text for segment in segments)
+        return Transcript(text, tuple(segments), "en", 0.9, self.features.n_frames / 100)
+
+
+@dataclass
+class Watcher:
+    """A listener that remembers."""
+
+    begun: list[tuple[str, float]] = field(default_factory=list)
+    results: dict[str, Result] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+
+    def started(self, recording: Recording, seconds: float, done: float) -> None:
+        assert threading.current_thread() is self.thread
+        self.begun.append((recording.output, done))
+
+    def heard(self, recording: Recording, event: Event) -> None:
+        self.events.append(event)
+
+    def finished(self, recording: Recording, result: Result, transcript: Transcript | None) -> None:
+        assert (transcript is not None) == (result.status == "done")
+        self.results[recording.output] = result
+
+    def statuses(self) -> dict[str, str]:
+        return {name: result.status for name, result in self.results.items()}
+
+
+def transcribe(
+    inputs: Iterable[Path],
+    folder: Path | None,
+    *,
+    engine: Engine | None = None,
+    work: str = "model and options",
+    n_workers: int = 1,
+    **options: object,
+) -> tuple[Watcher, Batch]:
+    """Run a batch of recordings through a scripted engine."""
+    watcher = Watcher()
+    batch_options = BatchOptions(folder=folder, **{"formats": ("txt", "json")} | options)  # type: ignore[arg-type]  # tests name them
+    batch = Batch(find(list(inputs)), batch_options, {"work": work}, prepare, watcher)
+    engine = engine or Engine()
+    run(batch, lambda _: engine, n_workers)
+    return watcher, batch

@@ -1,0 +1,230 @@
+"""The NPU of boards played by folders: what is found, and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import boards
+import pytest
+
+from whisper_npu.rknpu import board
+from whisper_npu.rknpu.board import examine, obstacle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from whisper_npu.machine import Finding, Machine
+
+
+def _findings(machine: Machine, library: Path | None = None) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(machine, library)}
+
+
+def _statuses(machine: Machine) -> dict[str, str]:
+    return {finding.name: finding.status for finding in examine(machine)}
+
+
+def test_an_orange_pi_in_order(tmp_path: Path) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    found = _findings(machine)
+    assert set(_statuses(machine).values()) == {"pass"}
+    assert found["chip"].message == "RK3588S with an NPU of 3 cores, on Orange Pi 5"
+    assert found["NPU driver"].message == "vendor driver rknpu 0.9.8"
+    assert found["permission"].message == "/dev/dri/renderD129 may be used"
+    assert found["librknnrt"].message == f"2.3.2 in {tmp_path}/usr/lib/librknnrt.so"
+    assert found["NPU clock"].message == "1000 of 1000 MHz, governor rknpu_ondemand"
+    assert obstacle(machine) == ""
+
+
+def test_armbian_as_installed(tmp_path: Path) -> None:
+    machine = boards.armbian(tmp_path)
+    found = _findings(machine)
+    assert _statuses(machine) == {
+        "chip": "pass",
+        "NPU driver": "pass",
+        "permission": "fail",
+        "librknnrt": "fail",
+        "NPU clock": "pass",
+        "memory clock": "warn",
+    }
+    assert "sudo cat" in found["NPU driver"].message  # its version is root's to read
+    assert found["permission"].fix == "sudo usermod -aG render $USER, then log in again"
+    assert found["librknnrt"].fix.startswith("sudo curl -L -o /usr/lib/librknnrt.so https://")
+    fix = "echo performance | sudo tee /sys/class/devfreq/dmc/governor"
+    assert found["memory clock"].fix == fix
+    assert obstacle(machine).startswith("/dev/dri/renderD129 belongs to group render (mode 660)")
+
+
+def test_mainline_has_a_driver_that_does_not_help(tmp_path: Path) -> None:
+    machine = boards.mainline(tmp_path)
+    found = _findings(machine)
+    assert found["NPU driver"].status == "fail"
+    assert "rocket" in found["NPU driver"].message
+    assert "vendor kernel" in found["NPU driver"].fix
+    assert "permission" not in found  # of what?
+
+
+def test_a_board_with_the_npu_switched_off(tmp_path: Path) -> None:
+    found = _findings(boards.zero_3(tmp_path))
+    assert found["chip"].message == "RK3566 with an NPU of one core, on Radxa ZERO 3"
+    assert found["NPU driver"].status == "fail"
+    assert "rk3568-npu-enable" in found["NPU driver"].fix
+    (tmp_path / "proc/device-tree/npu@fde40000/status").write_bytes(b"okay\0")
+    found = _findings(boards.zero_3(tmp_path / "without"))
+    assert "rk3568-npu-enable" in found["NPU driver"].fix
+
+
+def test_a_kernel_without_a_driver(tmp_path: Path) -> None:
+    machine = boards.zero_3(tmp_path)
+    (tmp_path / "proc/device-tree/npu@fde40000/status").write_bytes(b"okay\0")
+    driver = _findings(machine)["NPU driver"]
+    assert driver.status == "fail"
+    assert driver.message == "the kernel (6.1.75-vendor-rk35xx) has no driver for the NPU"
+
+
+def test_docker_that_hides_the_board(tmp_path: Path) -> None:
+    (chip,) = examine(boards.docker(tmp_path, device=False))
+    assert chip.status == "fail"
+    assert "--security-opt systempaths=unconfined" in chip.fix
+    assert "--device /dev/dri" in chip.fix
+
+
+def test_docker_that_was_given_the_device(tmp_path: Path) -> None:
+    """The driver's node names the chip."""
+    machine = boards.docker(tmp_path, device=True)
+    assert set(_statuses(machine).values()) == {"pass"}
+    (tmp_path / "dev/dri/renderD129").unlink()
+    assert "--device /dev/dri" in obstacle(machine)
+
+
+def test_a_pc_has_none(tmp_path: Path) -> None:
+    (chip,) = examine(boards.pc(tmp_path))
+    assert (chip.name, chip.status) == ("chip", "fail")
+    assert "--emulate rk3588" in chip.fix
+
+
+# Single faults on a board that is in order
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("0.8.2", "warn"), ("0.9.3", "warn"), ("0.9.6", "pass")]
+)
+def test_driver_versions(tmp_path: Path, version: str, status: str) -> None:
+    driver = _findings(boards.orange_pi_5(tmp_path, driver=version))["NPU driver"]
+    assert driver.status == status
+    assert version in driver.message
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [("1.6.0", "fail"), ("2.0.0b0", "pass"), ("2.3.2", "pass"), ("3.1", "pass")],
+)
+def test_library_versions(tmp_path: Path, version: str, status: str) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    boards.library(tmp_path, version)
+    library = _findings(machine)["librknnrt"]
+    assert library.status == status
+    assert version in library.message
+
+
+def test_a_library_elsewhere(tmp_path: Path) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    (tmp_path / "usr/lib/librknnrt.so").unlink()
+    boards.library(tmp_path, name="usr/local/lib/librknnrt.so")
+    assert "usr/local/lib" in _findings(machine)["librknnrt"].message
+    boards.library(tmp_path, "2.2.0", name="opt/librknnrt.so")
+    given = tmp_path / "opt/librknnrt.so"
+    assert _findings(machine, given)["librknnrt"].message == f"2.2.0 in {given}"
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", "fail"),
+        (b"<!DOCTYPE html>" + bytes(100), "fail"),  # the page around a download
+        (boards.ELF[:18] + b"\x3e\0" + b"librknnrt version: 2.3.2", "fail"),  # for a PC
+        (b"\x7fELF\x01" + boards.ELF[5:] + b"librknnrt version: 2.3.2", "fail"),  # 32 bits
+        (boards.ELF, "warn"),
+    ],
+)
+def test_files_that_are_no_library(tmp_path: Path, content: bytes, status: str) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    (tmp_path / "usr/lib/librknnrt.so").write_bytes(content)
+    assert _findings(machine)["librknnrt"].status == status
+
+
+@pytest.mark.parametrize(("mode", "fix"), [(0o600, "tee /etc/udev"), (0o660, "usermod -aG render")])
+def test_node_permissions(tmp_path: Path, mode: int, fix: str) -> None:
+    machine = replace(boards.orange_pi_5(tmp_path), **boards.OUTSIDER)
+    node = tmp_path / "dev/dri/renderD129"
+    node.chmod(mode)
+    permission = _findings(machine)["permission"]
+    assert permission.status == "fail"
+    assert fix in permission.fix
+    node.chmod(0o666)
+    assert _findings(machine)["permission"].status == "pass"
+
+
+def test_a_member_whose_group_may_not(tmp_path: Path) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    (tmp_path / "dev/dri/renderD129").chmod(0o640)
+    assert _findings(machine)["permission"].status == "fail"
+    assert _findings(replace(machine, uid=os.getuid()))["permission"].status == "pass"
+    assert _findings(replace(machine, uid=0))["permission"].status == "pass"
+
+
+def test_a_link_that_misleads_the_library(tmp_path: Path) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    (tmp_path / "dev/rknpu").symlink_to("dri/renderD129")
+    permission = _findings(machine)["permission"]
+    assert (permission.status, permission.fix) == ("warn", "sudo rm /dev/rknpu")
+
+
+def test_a_kernel_with_the_older_node(tmp_path: Path) -> None:
+    machine = boards.zero_3(tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/rknpu").touch()
+    (tmp_path / "dev/rknpu").chmod(0o660)
+    found = _findings(machine)
+    assert found["NPU driver"].status == "pass"
+    assert found["permission"].message == "/dev/rknpu may be used"
+
+
+def test_a_parked_clock(tmp_path: Path) -> None:
+    machine = boards.orange_pi_5(tmp_path, npu=300)
+    clock = _findings(machine)["NPU clock"]
+    assert clock.status == "warn"
+    assert clock.message == "300 of 1000 MHz, governor rknpu_ondemand"
+    assert clock.fix == "echo performance | sudo tee /sys/class/devfreq/fdab0000.npu/governor"
+    (tmp_path / "sys/class/devfreq/fdab0000.npu/governor").write_text("performance\n")
+    assert _findings(machine)["NPU clock"].status == "pass"
+
+
+# The library is asked, in a process of its own
+
+
+def test_the_emulated_library_answers() -> None:
+    from whisper_npu.rknpu import emulator
+
+    answer = board._answer(emulator.library("rk3588"))
+    assert answer.status == "pass"
+    assert "emulated rk3588" in answer.message
+
+
+def test_a_library_that_fails_or_crashes(tmp_path: Path) -> None:
+    answer = board._answer(tmp_path / "gone.so")
+    assert answer.status == "fail"
+    assert "gone.so" in answer.message
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = tmp_path / "crash.c"
+    source.write_text("__attribute__((constructor)) void f(void) { *(volatile int *)0 = 0; }")
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", tmp_path / "crash.so"], check=True)
+    answer = board._answer(tmp_path / "crash.so")
+    assert answer.status == "fail"
+    assert "ended with code -11" in answer.message

@@ -1,0 +1,96 @@
+"""The NPU from the command line: emulated and said so, exit codes, a device that dies mid-file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+QUICK = ["--temperature-increment-on-fallback", "none", "--without-timestamps", "--sample-len", "3"]
+
+
+@pytest.fixture
+def run(
+    random_model: Callable[[str], Path], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def go(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "whisper_npu", "transcribe", *map(str, arguments), *QUICK]
+        own = {"WHISPER_NPU_CACHE": str(tmp_path / "cache"), "XDG_CONFIG_HOME": str(tmp_path)}
+        return subprocess.run(
+            [*command, "-m", str(random_model("micro.en"))],
+            env=os.environ | own | environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return go
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Two windows."""
+    path = tmp_path / "a.wav"
+    noise = 0.1 * np.random.default_rng(1).standard_normal(35 * 16000)
+    soundfile.write(path, noise, 16000)
+    return path
+
+
+def test_no_npu_is_exit_code_6_and_one_line(run: Run, recording: Path) -> None:
+    done = run(recording, "--device", "npu")
+    assert done.returncode == 6
+    assert done.stdout == ""
+    assert done.stderr.startswith("whisper-npu: no NPU here")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_auto_says_why_once_and_goes_on(run: Run, recording: Path) -> None:
+    done = run(recording)
+    assert done.returncode == 0
+    assert done.stderr.count("using the CPU: no NPU here") == 1
+
+
+def test_emulated_is_said_in_plan_and_report(run: Run, recording: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = run(
+        recording, "--device", "npu", "--emulate", "rk3566", "--npu-precision", "int8", "--plan",
+        "--report", report, "-o", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "plan for emulated rk3566, int8, modelled" in done.stderr
+    assert "int8 (emulated rk3566)" in json.loads(report.read_text())["summary"]["device"]
+
+
+FAULT = "rknn_matmul_run:40:-1:-3"  # every run from the 40th on: the second window
+
+
+def test_a_device_that_dies_keeps_what_is_finished(
+    run: Run, recording: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    emulated = ["--device", "npu", "--emulate", "rk3588"]
+    died = run(recording, "-o", out, *emulated, WHISPER_NPU_EMULATOR_FAULT=FAULT)
+    assert died.returncode == 6
+    assert "rknn_matmul_run failed: device unavailable (code -3)" in died.stderr
+    assert "npu: layer" in died.stderr
+    assert not list(out.glob("*.txt"))
+    resumed = run(recording, "-o", out, *emulated)
+    assert resumed.returncode == 0
+    assert (out / "a.txt").is_file()
+
+
+def test_auto_finishes_on_the_cpu(run: Run, recording: Path) -> None:
+    whole = run(recording, "--device", "cpu")
+    done = run(recording, "--emulate", "rk3588", WHISPER_NPU_EMULATOR_FAULT=FAULT)
+    assert done.returncode == 0
+    assert "the NPU failed, going on with the CPU: npu: layer" in done.stderr
+    assert len(done.stdout.splitlines()) == len(whole.stdout.splitlines()) > 0

@@ -1,0 +1,162 @@
+"""whisper-npu transcribe as a person runs it, on a model with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner, Result
+
+from whisper_npu.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+QUICK = ["--temperature-increment-on-fallback", "none", "--without-timestamps", "--sample-len", "3"]
+
+
+@pytest.fixture
+def model(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return str(random_model("micro.en"))
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(folder / name, 0.1 * rng.standard_normal(16000), 16000)
+    return folder
+
+
+def _run(*arguments: object) -> Result:
+    from whisper_npu.errors import WhisperNpuError
+
+    result = CliRunner().invoke(app, ["transcribe", *map(str, arguments), *QUICK])
+    if isinstance(result.exception, WhisperNpuError):  # what `main` does with it
+        result.exit_code = result.exception.exit_code
+    return result
+
+
+def test_a_folder_and_then_nothing_more_to_do(model: str, recordings: Path, tmp_path: Path) -> None:
+    (recordings / "c.wav").write_bytes(b"no recording")
+    out = tmp_path / "out"
+    result = _run(recordings, "-m", model, "-o", out, "-f", "txt,srt", "--report", out / "r.json")
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "2 done, 0 skipped, 1 failed" in result.stderr
+    assert sum(line.startswith("done ") for line in result.stderr.splitlines()) == 2
+    assert {path.name for path in out.glob("[!.]*")} == {
+        "a.txt",
+        "a.srt",
+        "b.txt",
+        "b.srt",
+        "r.json",
+    }
+    summary = json.loads((out / "r.json").read_text())["summary"]
+    assert (summary["done"], summary["failed"], summary["audio_seconds"]) == (2, 1, 2.0)
+    assert "cpu" in summary["device"]
+    again = _run(recordings, "-m", model, "-o", out, "-f", "txt,srt")
+    assert "0 done, 2 skipped, 1 failed" in again.stderr
+
+
+def test_stdout_is_the_transcript(model: str, recordings: Path) -> None:
+    plain = _run(recordings / "a.wav", "-m", model)
+    assert plain.exit_code == 0
+    assert plain.stderr == ""
+    events = [
+        json.loads(line) for line in _run(recordings, "-m", model, "--json").stdout.splitlines()
+    ]
+    assert {event["input"] for event in events} == {str(recordings / n) for n in ("a.wav", "b.wav")}
+    texts = [" ".join(event["text"].split()) for event in events if event["event"] == "segment"]
+    assert " ".join(plain.stdout.split()) == texts[0]
+    several = _run(recordings, "-m", model, "--workers", "2")
+    assert sorted(several.stdout.split("\n")) == sorted(
+        _run(recordings, "-m", model).stdout.split("\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["gone.wav"], 4, "gone.wav: no such file"),
+        (["{in}", "--include", "*.xyz"], 2, "no recordings"),
+        (["{in}/*.xyz"], 2, "nothing matches"),
+        (["{in}", "-f", "txt,srt"], 2, "need a folder"),
+        (["{in}", "-f", "srt"], 2, "needs a folder"),
+        (["{in}", "--output-name", "x"], 2, "single recording"),
+        (["{in}", "--max-memory", "lots"], 2, "no size"),
+        (["{in}", "--workers", "0", "-o", "{in}/out"], 2, "0 workers"),
+        (["{in}", "--watch"], 2, "needs a folder"),
+        (["{in}/a.wav", "-o", "{in}/a.wav"], 8, "cannot write"),
+        (["{in}/a.wav", "--clip-timestamps", "90"], 2, "clip begins"),
+        (["{in}/a.wav", "-m", "./no-model"], 5, "no model folder"),
+    ],
+)
+def test_exit_codes(
+    model: str, recordings: Path, arguments: list[str], code: int, told: str
+) -> None:
+    arguments = [argument.format(**{"in": recordings}) for argument in arguments]
+    result = _run(*([] if "-m" in arguments else ["-m", model]), *arguments)
+    assert result.exit_code == code
+    assert told in result.stderr + str(result.exception)
+    assert result.stdout == ""
+
+
+def _start(model: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "whisper_npu", "transcribe", "-m", model, *map(str, arguments)]
+    return subprocess.Popen(
+        [*command, *QUICK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_in_order(
+    model: str, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 600, np.int16), 16000)
+    out = tmp_path / "out"
+    process = _start(model, tmp_path / "long.wav", "-o", out)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(
+        b'"state"' in part.read_bytes() for part in (out / ".whisper-npu").glob("*.jsonl")
+    ):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == code, talk
+    assert "finishing what is in work" in talk
+    assert "Traceback" not in talk
+    assert not (out / "long.txt").exists()
+
+
+def test_watching_until_told_to_stop(model: str, recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    os.utime(recordings / "a.wav", (1, 1))
+    process = _start(model, recordings, "-o", out, "--watch")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (out / "b.txt").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 143, talk
+    assert (out / "a.txt").exists()
+    assert (out / "b.txt").exists()

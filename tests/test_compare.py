@@ -1,0 +1,238 @@
+"""Devices held against each other: the program from its command line to its page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+from test_layers import FaultyOps
+from typer.testing import CliRunner
+
+from whisper_npu import compare as comparing
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.cli import app
+from whisper_npu.compare import GREEDY, Task, compare
+from whisper_npu.devices import DeviceOptions
+from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
+from whisper_npu.model import NumpySession
+from whisper_npu.pages.comparison import plain
+from whisper_npu.verdict import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from whisper_npu.verdict import Findings
+
+    Float = NDArray[np.float32]
+
+FAULT = "model.encoder.layers.1.fc2"
+CPU = DeviceOptions.named("cpu-f32")
+BROKEN = DeviceOptions.named("cpu-broken")
+
+
+class Distracted(NumpySession):
+    """Hears another word at its third step."""
+
+    n_steps = 0
+
+    def step(self, tokens: NDArray[np.int64], *, every_position: bool = False) -> Float:
+        logits = super().step(tokens, every_position=every_position)
+        self.n_steps += 1
+        if self.n_steps == 4:
+            logits[:, 1000] += 100
+        return logits
+
+
+class Broken(CpuDevice):
+    """A layer with a wrong scale, and a decoder that is not itself."""
+
+    name = "cpu broken"
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._ops = FaultyOps(FAULT, 40.0)
+
+    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> NumpySession:
+        return Distracted(self._model, encoded)
+
+
+def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> CpuDevice:
+    return Broken(checkpoint) if options.precision == "broken" else CpuDevice(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def task(
+    random_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Task]:
+    """Three seconds of noise, in which a random model hears words."""
+    talk = tmp_path_factory.mktemp("audio") / "talk <b>.wav"
+    noise = np.random.default_rng(0).standard_normal(48000) * 0.1
+    soundfile.write(talk, noise.astype(np.float32), 16000)
+    bad = talk.with_name("bad.wav")
+    bad.write_text("no sound")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "open_device", open_device)
+        yield Task(
+            [str(bad), str(talk)],
+            Checkpoint(random_model("micro")),
+            [CPU, BROKEN],
+            {str(talk): "one two three"},
+            replace(GREEDY, sample_len=6, language="en"),
+        )
+
+
+@pytest.fixture(scope="module")
+def found(task: Task) -> Findings:
+    return compare(task)
+
+
+def test_a_planted_fault_is_found_and_named(found: Findings) -> None:
+    first, broken = found.devices
+    assert first.safe
+    assert not broken.safe
+    assert broken.suspect is not None
+    assert broken.suspect.name == FAULT
+    assert FAULT in broken.verdict
+
+
+def test_where_the_devices_part(found: Findings) -> None:
+    same, parted = found.recordings[0].devices
+    assert same.divergence is None
+    assert same.against_first.rate == 0
+    assert same.drift is not None
+    assert same.drift.worst == 0
+    assert parted.divergence is not None
+    assert parted.divergence.chosen[0] != parted.divergence.chosen[1]
+    assert all(len(choices) == 5 for choices in parted.divergence.choices)
+    assert parted.divergence.said.startswith("<|startoftranscript|>")
+    assert parted.against_first.rate > 0
+
+
+def test_time_and_memory(found: Findings) -> None:
+    for device in found.devices:
+        seconds = {stage: figure.value for stage, figure in device.seconds.items()}
+        assert min(seconds.values()) > 0
+        total = sum(seconds.values())
+        assert device.real_time_factor.value == pytest.approx(total / 3)
+        assert device.peak_memory is not None
+        assert device.peak_memory > 20e6
+    assert found.devices[0].speed_up.value == 1
+
+
+def test_sums_are_those_of_the_recordings(found: Findings) -> None:
+    for i, device in enumerate(found.devices):
+        comparison = found.recordings[0].devices[i]
+        assert device.accuracy.against_first == comparison.against_first.words
+        assert comparison.against_reference is not None
+        assert device.accuracy.against_reference == comparison.against_reference.words
+
+
+def test_recordings_that_cannot_be_read_are_told(task: Task, found: Findings) -> None:
+    bad, talk = task.recordings
+    assert [recording.name for recording in found.recordings] == [talk]
+    assert list(found.failures) == [bad]
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        compare(replace(task, recordings=[bad]))
+
+
+def test_tolerance(found: Findings) -> None:
+    require(found, 1000)
+    with pytest.raises(ToleranceError, match="cpu broken"):
+        require(found, 0.01)
+    alone = replace(found, devices=found.devices[:1])
+    with pytest.raises(ToleranceError, match="cpu f32"):
+        require(alone, 0.01)
+
+
+@pytest.fixture
+def command(
+    task: Task, found: Findings, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str, Task]]:
+    """Runs the command line up to the comparison itself; exit code, stdout, stderr, the task."""
+    asked: list[Task] = []
+
+    def remember(task: Task) -> Findings:
+        asked.append(task)
+        return found
+
+    monkeypatch.setattr(comparing, "compare", remember)
+
+    def run(*more: str) -> tuple[int, str, str, Task]:
+        fixed = ["compare", *task.recordings, "-m", str(task.checkpoint.folder)]
+        result = CliRunner().invoke(app, [*fixed, *more])
+        if isinstance(result.exception, WhisperNpuError):
+            return result.exception.exit_code, result.stdout, str(result.exception), asked[-1]
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result.exit_code, result.stdout, result.stderr, asked[-1]
+
+    return run
+
+
+def test_the_page_has_the_numbers_of_the_json(
+    command: Callable[..., tuple[int, str, str, Task]], tmp_path: Path
+) -> None:
+    code, out, err, _ = command("--json", "--report", str(tmp_path / "report.html"))
+    assert code == 3  # one recording could not be read
+    told: dict[str, Any] = json.loads(out)
+    html = " ".join((tmp_path / "report.html").read_text("utf-8").split())
+    assert "report.html" in err
+    for device in told["devices"]:
+        for stage, figure in device["seconds"].items():
+            assert f"{stage}: {figure['value']:.3g} s" in html
+        for layer in device["layers"]:
+            assert f"{layer['relative']:.3e}" in html
+            assert f"{layer['max_abs']:.3e}" in html
+    second = told["devices"][1]
+    assert second["verdict"] in html
+    assert second["suspect"]["name"] == FAULT
+    assert f"{100 * second['accuracy']['against_first']['rate']:.2f} %" in html
+    for side in told["recordings"][0]["devices"][1]["divergence"]["choices"]:
+        for choice in side:
+            assert f"{100 * choice['probability']:.2f} %" in html
+    assert "talk &lt;b&gt;.wav" in html
+    assert "<b>" not in html
+    assert "bad.wav" in html
+
+
+def test_the_terminal_shows_all_of_it(
+    command: Callable[..., tuple[int, str, str, Task]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out, _, _ = command()
+    for part in ("UNSAFE", FAULT, "encoder", "K/V", "speed-up", "peak memory", "{+", "[-", "takes"):
+        assert part in out
+    assert "\x1b" not in out
+
+
+def test_the_task(command: Callable[..., tuple[int, str, str, Task]], tmp_path: Path) -> None:
+    (tmp_path / "talk <b>.txt").write_text("hello", "utf-8")
+    task = command("--emulate", "rk3588", "-l", "de", "--reference", str(tmp_path))[3]
+    assert list(task.references.values()) == ["hello"]
+    assert task.options.language == "de"
+    assert task.options.temperatures == (0.0,)
+    assert list(task.devices) == [
+        DeviceOptions.named(name, "rk3588")
+        for name in ("cpu-f32", "cpu-int8", "npu-fp16", "npu-int8")
+    ]
+    assert command("--devices", "npu, cpu")[3].devices == [
+        DeviceOptions.named("npu"),
+        DeviceOptions.named("cpu"),
+    ]
+
+
+def test_exit_codes(command: Callable[..., tuple[int, str, str, Task]], tmp_path: Path) -> None:
+    assert command("--fail-above", "0.01")[0] == 7
+    assert command("--fail-above", "1000")[0] == 3
+    assert command("--reference", str(tmp_path / "none"))[0] == 2
+
+
+def test_infinite_errors_are_null_in_json() -> None:
+    assert plain({"a": (np.inf, 1.0)}) == {"a": [None, 1.0]}

@@ -1,0 +1,209 @@
+"""Compiling, over a toolchain that computes with our encoder; test_vendor.py has the real one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.errors import DeviceError, OptionError, ToleranceError
+from whisper_npu.model import Whisper
+from whisper_npu.rknpu.compilation import Compilation, encoder_tensors
+from whisper_npu.rknpu.recipe import Recipe, find_graph, graphs_folder
+from whisper_npu.rknpu.verification import agreement, reference_outputs, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+
+TABLE = """Network Layer Information Table
+D RKNN: [10:00:00.000] 0   Conv   FLOAT16  NPU    (1)  (1)  0/0/0  0
+"""
+RECIPE = Recipe("rk3588", "fp16", 2)
+
+
+class Toolchain:
+    """Stands in for `toolchain.Toolchain`; `spoil` is what its simulator does wrong."""
+
+    version = "2.3.2"
+
+    def __init__(self, log: Path, model: Path) -> None:
+        self.log = log
+        self.spoil: Callable[[Float], Float] = lambda x: x
+        self.echoes = True
+        self.jobs: list[Mapping[str, Any]] = []
+        self.calibration: list[list[Float]] | None = None
+        self._model = Whisper(Checkpoint(model))
+        log.write_text("")
+
+    def export(self, tensors: Mapping[str, Float], job: Mapping[str, Any]) -> Path:
+        self.jobs.append(job)
+        return self.log
+
+    def build(
+        self,
+        onnx: Path,
+        target: str,
+        *,
+        calibration: list[list[Float]] | None = None,
+        rknn: Path | None = None,
+    ) -> dict[str, Any]:
+        with self.log.open("a") as log:
+            log.write(TABLE)
+        self.calibration = calibration
+        if rknn:
+            rknn.write_bytes(b"RKNN")
+        return {"seconds": 1.5, "peak_rss": 1 << 20}
+
+    def simulate(self, inputs: list[Float]) -> list[Float]:
+        mel, echo = inputs
+        outputs = reference_outputs(self._model, mel[0])
+        n = 2 * len(self._model.decoder_layers)
+        keys_values, between = list(outputs.values())[:n], list(outputs.values())[n:]
+        echoed = (
+            np.concatenate([echo, echo], axis=-1)
+            if self.echoes
+            else np.zeros((1, 1, 32), np.float32)
+        )
+        results: list[Float] = [*(self.spoil(x) for x in keys_values), echoed]
+        return results + between if self.jobs[-1]["layers"] else results
+
+
+@pytest.fixture
+def compilation(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Compilation:
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
+    model = random_model("micro")
+    toolchain: Any = Toolchain(tmp_path / "log", model)
+    mel = np.random.default_rng(0).standard_normal((80, 3000), np.float32)
+    return Compilation(Checkpoint(model), toolchain, [mel, -mel], "two", [], lambda _: None)
+
+
+def fake(compilation: Compilation) -> Any:
+    return compilation.toolchain
+
+
+def test_a_verified_graph_is_stored_and_found(compilation: Compilation) -> None:
+    folder = compilation.compile(RECIPE)
+    found, manifest = find_graph(compilation.checkpoint, RECIPE)
+    assert found == folder
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "encoder.rknn",
+        "manifest.json",
+        "toolchain.log",
+    ]
+    assert manifest["inputs"] == {"mel": [1, 80, 200], "echo": [1, 1, 16]}
+    assert list(manifest["outputs"]) == ["key_0", "value_0", "key_1", "value_1", "echoed"]
+    assert manifest["outputs"]["value_1"] == [1, 100, 64]
+    assert manifest["placement"] == {"npu": 1, "elsewhere": {}}
+    assert "not a board" in manifest["verified"]["by"]
+    assert [each["name"] for each in manifest["verified"]["outputs"]] == [
+        "key_0",
+        "value_0",
+        "key_1",
+        "value_1",
+    ]
+
+
+def test_the_cache_is_used_until_told_otherwise(compilation: Compilation) -> None:
+    assert compilation.compile(RECIPE) == compilation.compile(RECIPE)
+    assert len(fake(compilation).jobs) == 1
+    compilation.compile(RECIPE, again=True)
+    assert len(fake(compilation).jobs) == 2
+
+
+def test_the_key_is_what_goes_in(compilation: Compilation) -> None:
+    other = Recipe("rk3588", "int8", 2)
+    folders = {compilation.folder(r) for r in (RECIPE, Recipe("rk3566", "fp16", 2), other)}
+    compilation.calibration = [compilation.mels[0]]
+    folders.add(compilation.folder(other))
+    fake(compilation).version = "2.5.0"
+    folders.add(compilation.folder(RECIPE))
+    assert len(folders) == 5
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda x: x[:, ::-1],
+        lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, np.nan, x),
+        lambda x: x + 0.03 * np.abs(x).max() * (np.arange(x.size).reshape(x.shape) == 7),
+        lambda x: x * 0,
+        lambda x: x[:, 1:],
+    ],
+)
+def test_a_graph_that_computes_something_else_is_refused(
+    compilation: Compilation, spoil: Any
+) -> None:
+    fake(compilation).spoil = spoil
+    with pytest.raises(ToleranceError, match="rk3588 fp16 graph is refused"):
+        compilation.compile(RECIPE)
+    assert list(graphs_folder().iterdir()) == []
+
+
+def test_a_graph_without_its_echo_is_refused(compilation: Compilation) -> None:
+    fake(compilation).echoes = False
+    with pytest.raises(ToleranceError, match="echo"):
+        compilation.compile(RECIPE)
+
+
+def test_layers_are_compared_in_a_build_of_their_own(compilation: Compilation) -> None:
+    manifest = json.loads((compilation.compile(RECIPE, layers=True) / "manifest.json").read_text())
+    assert [job["layers"] for job in fake(compilation).jobs] == [False, True]
+    names = [each["name"] for each in manifest["layers"]]
+    assert names == ["embedded", "layer_0", "layer_1", "features"]
+    assert all(each["error"] == 0 for each in manifest["layers"])
+
+
+def test_int8_learns_from_recordings(compilation: Compilation) -> None:
+    with pytest.raises(OptionError, match="--calibrate"):
+        compilation.compile(Recipe("rk3588", "int8", 2))
+    compilation.calibration = compilation.mels
+    compilation.compile(Recipe("rk3588", "int8", 2))
+    shapes = [[a.shape for a in each] for each in fake(compilation).calibration]
+    assert shapes == [[(1, 80, 200), (1, 1, 16)]] * 2
+
+
+def test_the_toolchains_failure_leaves_nothing(
+    compilation: Compilation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceError("out of memory")
+
+    monkeypatch.setattr(fake(compilation), "build", fail)
+    with pytest.raises(DeviceError, match="out of memory"):
+        compilation.compile(RECIPE)
+    assert list(graphs_folder().iterdir()) == []
+
+
+def test_the_tensors_are_the_encoders_and_the_cross_attentions(compilation: Compilation) -> None:
+    tensors = encoder_tensors(Whisper(compilation.checkpoint))
+    encoder = {name for name in compilation.checkpoint.names if "model.encoder." in name}
+    assert encoder <= set(tensors)
+    others = set(tensors) - encoder
+    assert sorted(others)[:3] == [
+        "model.decoder.layers.0.encoder_attn.k_proj.weight",
+        "model.decoder.layers.0.encoder_attn.v_proj.bias",
+        "model.decoder.layers.0.encoder_attn.v_proj.weight",
+    ]
+
+
+def test_agreement() -> None:
+    x = np.array([[1, -2], [3, 4]], np.float32)
+    assert agreement("x", x, x).error == 0
+    off = agreement("x", x + np.array([[0, 0], [0, 1]], np.float32), x)
+    assert off.error == 0.25
+    assert off.cosine == pytest.approx(34 / np.sqrt(30 * 39))
+    zero = np.zeros_like(x)
+    assert agreement("0", zero, zero).cosine == 1
+    assert agreement("0", x, zero).cosine == 0
+    total = worst([off, agreement("x", x, x)], "both")
+    assert (total.cosine, total.error) == (off.cosine, off.error)

@@ -1,0 +1,147 @@
+"""The same test bodies on every device: a window in, logits out, whoever does the arithmetic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.devices import Device, DeviceOptions, open_device
+from whisper_npu.errors import OptionError
+from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+
+pytestmark = pytest.mark.usefixtures("all_on_npu")
+
+DEVICES = {
+    "cpu": (DeviceOptions("cpu"), 3e-2),
+    "npu-fp16 rk3588": (DeviceOptions("npu", npu_precision="fp16", emulate="rk3588"), 5e-3),
+    "npu-fp16 rk3566": (DeviceOptions("npu", npu_precision="fp16", emulate="rk3566"), 5e-3),
+    "npu-int8 rk3588": (DeviceOptions("npu", npu_precision="int8", emulate="rk3588"), 3e-2),
+    "npu-int8 rk3566": (DeviceOptions("npu", npu_precision="int8", emulate="rk3566"), 3e-2),
+    "auto": (DeviceOptions("auto", emulate="rk3588"), 5e-3),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(random_model: Callable[[str], Path]) -> Checkpoint:
+    return Checkpoint(random_model("short"))
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def opened(
+    request: pytest.FixtureRequest, checkpoint: Checkpoint
+) -> Iterator[tuple[Device, float]]:
+    options, tolerance = DEVICES[request.param]
+    device = open_device(checkpoint, options)
+    yield device, tolerance
+    device.close()
+
+
+@pytest.fixture(scope="module")
+def device(opened: tuple[Device, float]) -> Device:
+    return opened[0]
+
+
+@pytest.fixture(scope="module")
+def tolerance(opened: tuple[Device, float]) -> float:
+    return opened[1]
+
+
+def window(seed: int = 1, n_frames: int = 200) -> Float:
+    mel = np.random.default_rng(seed).standard_normal((80, 200), np.float32).clip(-1, 1.5)
+    mel[:, n_frames:] = 0
+    return mel
+
+
+def error(actual: Float, expected: Float) -> float:
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+PROMPT = np.array([[50258, 50259, 50359, 50363, 11]])
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Checkpoint) -> Float:
+    model = Whisper(checkpoint)
+    features = encode(model, NumpyOps(), window().T)
+    session = NumpySession(model, cross_keys_values(model, NumpyOps(), features))
+    return session.step(PROMPT, every_position=True)
+
+
+def test_logits_are_those_of_the_reference(
+    device: Device, tolerance: float, expected: Float
+) -> None:
+    session = device.session(device.encode(window()))
+    logits = session.step(PROMPT, every_position=True)
+    assert error(logits, expected) < tolerance
+    assert logits.argmax(-1).tolist() == expected.argmax(-1).tolist()
+
+
+def test_windows_do_not_remember_one_another(device: Device) -> None:
+    first = device.session(device.encode(window())).step(PROMPT)
+    device.encode(window(2, n_frames=31))
+    again = device.session(device.encode(window())).step(PROMPT)
+    assert np.array_equal(first, again)
+
+
+def test_sessions_share_a_window(device: Device) -> None:
+    encoded = device.encode(window())
+    device.encode(window(3))
+    one, other = device.session(encoded), device.session(encoded, beams=2)
+    other.step(PROMPT)
+    assert np.allclose(one.step(PROMPT), device.session(encoded).step(PROMPT), atol=1e-4)
+
+
+def test_rows_follow_reorder(device: Device) -> None:
+    encoded = device.encode(window())
+    session = device.session(encoded, beams=2)
+    session.step(PROMPT)
+    session.reorder([0, 0])
+    logits = session.step(np.array([[7], [9]]))
+    session.reorder([1, 1])
+    both = session.step(np.array([[5], [5]]))
+    assert logits.shape == both.shape == (2, 51865)
+    assert np.allclose(both[0], both[1], atol=1e-3)
+    alone = device.session(encoded)
+    alone.step(PROMPT)
+    alone.step(np.array([[9]]))
+    assert error(both[:1], alone.step(np.array([[5]]))) < 1e-2
+
+
+def test_layers_are_shown_by_name(device: Device, checkpoint: Checkpoint) -> None:
+    shown: dict[str, Float] = {}
+    device.encode(window(), observe=shown.__setitem__)
+    assert shown["model.encoder.layer_norm"].shape == (100, 64)
+    assert shown["model.decoder.layers.1.encoder_attn.v_proj"].shape == (100, 64)
+
+
+def test_the_name_says_what_it_is(device: Device) -> None:
+    assert device.name.split()[0] in ("cpu", "npu")
+    assert ("npu" in device.name) == ("emulated" in device.name)
+
+
+def test_unknown_devices_and_contradictions_are_refused(checkpoint: Checkpoint) -> None:
+    for options in (
+        DeviceOptions("gpu"),
+        DeviceOptions("cpu", emulate="rk3588"),
+        DeviceOptions("npu", emulate="rk3399"),
+        DeviceOptions("npu", npu_precision="int3", emulate="rk3588"),
+    ):
+        with pytest.raises(OptionError):
+            open_device(checkpoint, options)
+
+
+def test_named_devices() -> None:
+    assert DeviceOptions.named("cpu-int8") == DeviceOptions("cpu", "int8")
+    npu = DeviceOptions("npu", npu_precision="int8", emulate="rk3566")
+    assert DeviceOptions.named("npu-int8", "rk3566") == npu

@@ -1,0 +1,100 @@
+"""What a graph is for, and finding it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from whisper_npu import cache
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.rknpu.recipe import FORMAT, Recipe, find_graph, graphs_folder, recipes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def checkpoint(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Checkpoint:
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    return Checkpoint(random_model("micro"))
+
+
+def store(
+    name: str, checkpoint: Checkpoint, recipe: Recipe, other: dict[str, Any] | None = None
+) -> None:
+    content = {
+        "format": FORMAT,
+        "checkpoint": cache.fingerprint(checkpoint.folder),
+        **asdict(recipe),
+        "toolchain": "2.3.2",
+    }
+    folder = graphs_folder() / name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps(content | (other or {})))
+
+
+def test_every_target_with_every_window() -> None:
+    assert recipes(["rk3588", "rk3566"], "fp16", "30,10") == [
+        Recipe("rk3588", "fp16", 30),
+        Recipe("rk3588", "fp16", 10),
+        Recipe("rk3566", "fp16", 30),
+        Recipe("rk3566", "fp16", 10),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "windows", "expected"),
+    [
+        ("rk3399", "fp16", "30", "unknown target 'rk3399': use one of rk3588"),
+        ("rk3588", "int4", "30", "unknown precision 'int4'"),
+        ("rk3588", "fp16", "31", "1 to 30 seconds, not 31"),
+        ("rk3588", "fp16", "0", "1 to 30 seconds"),
+        ("rk3588", "fp16", "ten", "not 'ten'"),
+        ("rk3588", "fp16", "", "not ''"),
+    ],
+)
+def test_what_cannot_be(target: str, precision: str, windows: str, expected: str) -> None:
+    with pytest.raises(OptionError, match=expected):
+        recipes([target], precision, windows)
+
+
+def test_the_newest_toolchain_wins(checkpoint: Checkpoint) -> None:
+    recipe = Recipe("rk3588")
+    store("a", checkpoint, recipe, {"toolchain": "2.5.0"})
+    store("b", checkpoint, recipe)
+    store("c", checkpoint, recipe, {"toolchain": "2.4.0"})
+    folder, manifest = find_graph(checkpoint, recipe)
+    assert (folder.name, manifest["toolchain"]) == ("a", "2.5.0")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"checkpoint": "another"},
+        {"format": FORMAT + 1},
+        {"target": "rk3566"},
+        {"precision": "int8"},
+        {"window": 10},
+    ],
+)
+def test_a_graph_for_something_else_is_not_found(
+    checkpoint: Checkpoint, other: dict[str, Any]
+) -> None:
+    store("a", checkpoint, Recipe("rk3588"), other)
+    with pytest.raises(DeviceError, match="run `whisper-npu compile`"):
+        find_graph(checkpoint, Recipe("rk3588"))
+
+
+def test_a_damaged_manifest_is_no_graph(checkpoint: Checkpoint) -> None:
+    (graphs_folder() / "a").mkdir(parents=True)
+    for content in ("{", "[]"):
+        (graphs_folder() / "a" / "manifest.json").write_text(content)
+        with pytest.raises(DeviceError, match="no fp16 graph"):
+            find_graph(checkpoint, Recipe("rk3588"))

@@ -1,0 +1,191 @@
+"""One device, one window, again and again -> time by stage, and how near to the machine's limits.
+
+The window is noise and the tokens are arbitrary: no stage's time depends on what they say.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whisper_npu import probe
+from whisper_npu.devices import open_device
+from whisper_npu.errors import OptionError
+from whisper_npu.figures import Figure, Origin
+from whisper_npu.stages import recording, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from whisper_npu.checkpoint import Checkpoint, Dimensions
+    from whisper_npu.devices import Device, DeviceOptions
+
+BEAMS = 5
+_PROMPT = 4  # tokens, as <|startoftranscript|><|en|><|transcribe|><|0.00|>
+_WEIGHT_BYTES = {"f32": 4, "f16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How often to measure. Raises OptionError."""
+
+    warm_up: int = 1
+    repeats: int = 5
+    tokens: int = 32  # decoded in each repeat
+
+    def __post_init__(self) -> None:
+        if self.warm_up < 0 or self.repeats < 1 or not 1 <= self.tokens <= 400:
+            raise OptionError("use --warm-up 0 or more, --repeats 1 or more, --tokens 1 to 400")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One stage, measured several times."""
+
+    stage: str
+    median: Figure
+    least: Figure
+    most: Figure
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, and what follows from it."""
+
+    model: str
+    device: str
+    machine: str
+    repeats: int
+    timings: tuple[Timing, ...]
+    figures: dict[str, Figure]
+    plan: tuple[str, ...]  # of an NPU: which layers run where
+
+
+def bench(
+    checkpoint: Checkpoint,
+    device: DeviceOptions,
+    options: BenchOptions,
+    say: Callable[[str], object] = str,
+) -> Benchmark:
+    """Measure a device. Raises what it raises."""
+    probe.forget_peak_memory()
+    noise = np.random.default_rng(0).standard_normal((checkpoint.dims.n_mels, 3000))
+    mel = noise.astype(np.float32)
+    with recording() as opening:
+        opened = open_device(checkpoint, device)
+        opened.encode(mel)  # what is prepared on first use belongs to opening
+    with closing(opened):
+        say(f"{opened.name}: {options.repeats} times")
+        origin: Origin = "emulated" if "emulated" in opened.name else "measured"
+        runs = [_run(opened, mel, options) for _ in range(options.warm_up + options.repeats)]
+        timings = _timings(runs[options.warm_up :], origin)
+        peak = probe.peak_memory()
+        figures = _speeds(opened.name, checkpoint.dims, timings, origin)
+        figures |= _emulated(opened, mel)
+        plan = tuple(getattr(getattr(opened, "plan", None), "lines", list)())
+    figures["opening"] = Figure(opening.total, "s", origin)
+    if peak is not None:
+        figures["peak memory"] = Figure(peak / 1e6, "MB", origin)
+    say("limits of this machine")
+    figures["memory bandwidth of this machine"] = Figure(probe.bandwidth() / 1e9, "GB/s")
+    figures["float32 matmul of numpy here"] = Figure(probe.matmul_rate() / 1e9, "GFLOP/s")
+    name = checkpoint.folder.name
+    return Benchmark(name, opened.name, probe.name(), options.repeats, timings, figures, plan)
+
+
+def _run(device: Device, mel: Any, options: BenchOptions) -> dict[str, float]:
+    """Seconds by stage of one window."""
+    with recording() as stages:
+        with stage("encoder"):
+            encoded = device.encode(mel)
+        with stage("prompt"), closing(device.session(encoded)) as session:
+            session.step(np.zeros((1, _PROMPT), np.int64))
+            with stage("token"):
+                for _ in range(options.tokens):
+                    session.step(np.zeros((1, 1), np.int64))
+        with closing(device.session(encoded, beams=BEAMS)) as session:
+            session.step(np.zeros((1, _PROMPT), np.int64))
+            session.reorder([0] * BEAMS)
+            with stage(f"token, {BEAMS} beams"):
+                for _ in range(options.tokens):
+                    session.step(np.zeros((BEAMS, 1), np.int64))
+    per_token = {name: seconds / options.tokens for name, seconds in stages.seconds.items()}
+    return {
+        name: per_token[name] if name.startswith("token") else seconds
+        for name, seconds in stages.seconds.items()
+        if name in ("encoder", "K/V", "prompt", "token", f"token, {BEAMS} beams")
+    }
+
+
+def _timings(runs: Sequence[dict[str, float]], origin: Origin) -> tuple[Timing, ...]:
+    def figure(seconds: float) -> Figure:
+        return Figure(1e3 * seconds, "ms", origin)
+
+    return tuple(
+        Timing(name, *(figure(f([run[name] for run in runs])) for f in (median, min, max)))
+        for name in runs[0]
+    )
+
+
+def _speeds(
+    device: str, dims: Dimensions, timings: Sequence[Timing], origin: Origin
+) -> dict[str, Figure]:
+    """Rates that follow from the medians."""
+    seconds = {timing.stage: timing.median.value / 1e3 for timing in timings}
+    window = seconds["encoder"] + seconds["K/V"]
+    figures = {
+        "window of 30 s": Figure(1e3 * window, "ms", origin),
+        "tokens": Figure(1 / seconds["token"], "1/s", origin),
+        "encoder and K/V": Figure(encoder_operations(dims) / window / 1e9, "GFLOP/s", origin),
+    }
+    precision = re.search(r"^cpu (?:\w+\+)?(f32|f16|int8)", device)
+    if precision:
+        n_bytes = decoder_weights(dims) * _WEIGHT_BYTES[precision[1]]
+        rate = n_bytes / seconds["token"] / 1e9
+        figures["decoder, weights alone"] = Figure(rate, "GB/s", origin)
+    return figures
+
+
+def _emulated(device: Device, mel: Any) -> dict[str, Figure]:
+    """Of an emulated NPU: the host's part of a window, and what the model says of the chip's."""
+    library = getattr(device, "library", None)
+    if library is None or not library.is_emulated:
+        return {}
+    library.emulator_set("null", 1)  # no arithmetic: what is left is this program's work
+    library.emulator_reset()
+    with recording() as stages:
+        device.encode(mel)
+    chip = sum(library.emulator_get(f"seconds{core}") for core in range(3))
+    busiest = max(library.emulator_get(f"seconds{core}") for core in range(3))
+    library.emulator_set("null", 0)
+    moved = library.emulator_get("bytes_to_device") + library.emulator_get("bytes_from_device")
+    plan: Any = device
+    return {
+        "host time of a window": Figure(1e3 * stages.total, "ms"),
+        "busiest NPU core": Figure(1e3 * busiest, "ms", "modelled"),
+        "all NPU cores": Figure(1e3 * chip, "ms", "modelled"),
+        "window on the board": Figure(1e3 * plan.plan.window_seconds, "ms", "modelled"),
+        "calls of the library": Figure(library.emulator_get("calls"), "", "emulated"),
+        "matmuls": Figure(library.emulator_get("runs"), "", "emulated"),
+        "synchronised memory": Figure(moved / 1e6, "MB", "emulated"),
+    }
+
+
+def encoder_operations(dims: Dimensions) -> float:
+    """Multiplications and additions of one window's encoder and cross-attention K/V."""
+    c, d, n_layers = dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_layer
+    stem = 2 * c * 3 * dims.n_mels * d + c * 3 * d * d
+    layer = 12 * c * d * d + 2 * c * c * d
+    keys_values = dims.n_text_layer * 2 * c * d * d
+    return 2 * (stem + n_layers * layer + keys_values)
+
+
+def decoder_weights(dims: Dimensions) -> int:
+    """Weights read for each token: the decoder but for the K/V projections, and the vocabulary."""
+    d = dims.n_text_state
+    return dims.n_text_layer * 14 * d * d + dims.n_vocab * d

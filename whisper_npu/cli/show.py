@@ -1,0 +1,127 @@
+"""What a batch says while it runs: the transcript on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from json import dumps
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from whisper_npu.recordings import STDIN
+from whisper_npu.report import DONE
+from whisper_npu.transcribe import WindowDone, record
+from whisper_npu.transcript import Segment
+from whisper_npu.writers import FORMATS, SubtitleOptions, line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from whisper_npu.recordings import Recording
+    from whisper_npu.report import Result
+    from whisper_npu.transcribe import Event
+    from whisper_npu.transcript import Transcript
+
+
+class Show:
+    """A `batch.Listener`: one bar over seconds of audio; off a terminal, a line a recording.
+
+    form    what stdout gets: a format, "jsonl" (every event), or "" (nothing: there are files)
+    live    whether text is shown as it is heard: with one worker it cannot be mixed up
+    """
+
+    def __init__(
+        self, recordings: Sequence[Recording], form: str, subtitles: SubtitleOptions, *, live: bool
+    ) -> None:
+        self._form = form
+        self._subtitles = subtitles
+        self._live = live and form == "txt"
+        self._bytes = {recording: _size(recording) for recording in recordings}
+        self._bytes_left = sum(self._bytes.values())
+        self._bytes_seen = 0
+        self._seconds_seen = 0.0  # of audio, in the recordings begun
+        self._last: dict[Recording, float] = {}
+        self._began = time.monotonic()
+        self._worked = 0.0
+        self._bar = tqdm(
+            unit="s",
+            disable=None,
+            file=sys.stderr,
+            bar_format="{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{remaining}{postfix}]",
+        )
+
+    def started(self, recording: Recording, seconds: float, done: float) -> None:
+        """A recording begins: its length is known now, that of the others is guessed by size."""
+        self._begin(recording, seconds)
+        self._advance(recording, done)
+
+    def heard(self, recording: Recording, event: Event) -> None:
+        """Show what was heard."""
+        if self._form == "jsonl":
+            self._print(dumps({"input": str(recording.path), **record(event)}))
+        elif self._live and isinstance(event, Segment) and event.text.strip():
+            self._print(line(event.text))
+        if isinstance(event, WindowDone):
+            self._worked += event.seconds - self._last.get(recording, 0.0)
+            self._advance(recording, event.seconds)
+
+    def finished(self, recording: Recording, result: Result, transcript: Transcript | None) -> None:
+        """Show what became of a recording."""
+        if recording not in self._last:
+            self._begin(recording, result.seconds)
+        if result.status == DONE:
+            self._advance(recording, result.seconds)
+        if transcript and self._form in FORMATS and not self._live:
+            text = FORMATS[self._form](transcript, self._subtitles)
+            self._print(text.removesuffix("\n"))
+        for warning in result.warnings:
+            self._say(f"warning  {result.recording}: {warning}")
+        if self._bar.disable and (len(self._bytes) != 1 or not self._form):
+            self._say(_line(result))
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        self._bar.close()
+
+    def _begin(self, recording: Recording, seconds: float) -> None:
+        size = self._bytes.get(recording, 0)
+        self._last[recording] = 0.0
+        self._bytes_left -= size
+        if seconds:
+            self._bytes_seen += size
+            self._seconds_seen += seconds
+        guess = self._bytes_left * self._seconds_seen / max(1, self._bytes_seen)
+        self._bar.total = self._seconds_seen + guess
+        self._bar.refresh()
+
+    def _advance(self, recording: Recording, seconds: float) -> None:
+        self._bar.update(max(0.0, seconds - self._last[recording]))
+        self._last[recording] = seconds
+        if self._worked:
+            self._bar.set_postfix_str(f"RTF {(time.monotonic() - self._began) / self._worked:.2f}")
+
+    def _print(self, text: str) -> None:
+        with tqdm.external_write_mode(file=sys.stdout):
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+    def _say(self, text: str) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+
+def _line(result: Result) -> str:
+    if result.status != DONE:
+        return f"{result.status:<8} {result.recording}: {result.reason}"
+    rtf = f", RTF {result.elapsed / result.seconds:.2f}" if result.seconds else ""
+    outputs = ": " + ", ".join(result.outputs) if result.outputs else ""
+    return f"{result.status:<8} {result.recording} ({result.seconds:.1f} s{rtf}){outputs}"
+
+
+def _size(recording: Recording) -> int:
+    try:
+        return 0 if recording.path == STDIN else recording.path.stat().st_size
+    except (OSError, ValueError):
+        return 0

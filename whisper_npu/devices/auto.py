@@ -1,0 +1,73 @@
+"""The device taken when none is asked for: the NPU while it works, else the CPU, and why, once."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.errors import DeviceError, DeviceFault
+
+if TYPE_CHECKING:
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices import Device, DeviceOptions, Float, Observer, Session
+    from whisper_npu.devices.plan import Plan
+
+_log = logging.getLogger(__name__)
+
+
+class _Encoded(NamedTuple):
+    """A window, and who can decode it."""
+
+    device: Device
+    value: Any
+
+
+class AutoDevice:
+    """A `devices.Device` that never fails for want of an NPU."""
+
+    def __init__(self, checkpoint: Checkpoint, options: DeviceOptions) -> None:
+        self._checkpoint = checkpoint
+        self._opened: list[Device] = []
+        try:
+            self._device = self._open_npu(options)
+        except DeviceError as error:
+            _log.warning("using the CPU: %s", error)
+            self._device = self._open_cpu()
+
+    def _open_npu(self, options: DeviceOptions) -> Device:
+        from whisper_npu.devices.npu import NpuDevice
+
+        self._opened.append(NpuDevice(self._checkpoint, options))
+        return self._opened[-1]
+
+    def _open_cpu(self) -> Device:
+        self._opened.append(CpuDevice(self._checkpoint))
+        return self._opened[-1]
+
+    @property
+    def name(self) -> str:
+        """Of the device in use."""
+        return self._device.name
+
+    @property
+    def plan(self) -> Plan | None:
+        """Of the NPU, while it is in use."""
+        return getattr(self._device, "plan", None)
+
+    def encode(self, mel: Float, *, observe: Observer | None = None) -> _Encoded:
+        """On the NPU; when that fails, this window and all later ones on the CPU."""
+        device = self._device
+        try:
+            return _Encoded(device, device.encode(mel, observe=observe))
+        except DeviceFault as fault:
+            _log.warning("the NPU failed, going on with the CPU: %s", fault)
+        self._device = self._open_cpu()
+        return _Encoded(self._device, self._device.encode(mel, observe=observe))
+
+    def session(self, encoded: _Encoded, *, beams: int = 1, align: bool = False) -> Session:
+        return encoded.device.session(encoded.value, beams=beams, align=align)
+
+    def close(self) -> None:
+        for device in self._opened:
+            device.close()

@@ -1,0 +1,117 @@
+"""The NPU by whole graphs: the encoder in one vendor graph, the decoder on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from whisper_npu.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices import Device, Observer, Session
+
+    Float = NDArray[np.float32]
+
+FRAMES_PER_SECOND = 100
+FULL_WINDOW = 30  # seconds
+SHORTER_WINDOWS = (10, 20)
+
+
+class Runs(Protocol):
+    """What runs a compiled encoder: `rknpu.graph.Graph` on a board, a simulator in tests."""
+
+    def run(self, mel: Float) -> Mapping[str, Float]: ...
+
+    def close(self) -> None: ...
+
+
+class GraphDevice:
+    """A `devices.Device`.
+
+    graphs  seconds -> the graph for windows of that length; 30 always
+    cpu     the device of the same model that decodes
+    name    for people; says so when the graphs are simulated
+
+    With graphs shorter than 30 s, a window that holds less speech goes through the shortest that
+    holds it. That is an approximation: Whisper's encoder attends to the padding as well.
+    """
+
+    def __init__(self, graphs: Mapping[int, Runs], cpu: Device, name: str) -> None:
+        self.name = f"{name}, decoder on {cpu.name}"
+        self._graphs = dict(sorted(graphs.items()))
+        self._cpu = cpu
+
+    def encode(
+        self, mel: Float, *, observe: Observer | None = None
+    ) -> Sequence[tuple[Float, Float]]:
+        """As `devices.Device`; of the layers, only the cross-attention's are to be seen."""
+        seconds = self._window(mel)
+        outputs = self._graphs[seconds].run(mel[:, : seconds * FRAMES_PER_SECOND])
+        n_layers = len(outputs) // 2
+        pairs = [(outputs[f"key_{i}"], outputs[f"value_{i}"]) for i in range(n_layers)]
+        if observe:
+            for i, (key, value) in enumerate(pairs):
+                observe(f"model.decoder.layers.{i}.encoder_attn.k_proj", key)
+                observe(f"model.decoder.layers.{i}.encoder_attn.v_proj", value)
+        return pairs
+
+    def _window(self, mel: Float) -> int:
+        """The shortest that holds all frames before the padding of zeros."""
+        content = np.flatnonzero(mel.any(axis=0))
+        n_frames = int(content[-1]) + 1 if len(content) else 0
+        return next(s for s in self._graphs if s * FRAMES_PER_SECOND >= n_frames)
+
+    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
+        return self._cpu.session(encoded, beams=beams, align=align)
+
+    def close(self) -> None:
+        for graph in self._graphs.values():
+            graph.close()
+        self._cpu.close()
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """Which graphs, on what."""
+
+    precision: str = "fp16"  # or int8
+    n_cores: int = 1
+    short_windows: bool = False  # also those for 10 and 20 s, which must have been compiled
+
+
+def open_graph_device(
+    checkpoint: Checkpoint, cpu: Device, options: GraphOptions, root: Path
+) -> GraphDevice:
+    """Open the compiled graphs of a model on this board.
+
+    root  of the file system, another folder in tests
+
+    Raises DeviceError with the fix: not compiled, another chip, no library.
+    """
+    from whisper_npu.rknpu.graph import Graph
+    from whisper_npu.rknpu.recipe import Recipe, find_graph
+    from whisper_npu.rknpu.soc import detect
+
+    soc = detect(root)
+    if soc is None:
+        raise DeviceError("no graph can run here: this is no Rockchip board we know")
+    graphs: dict[int, Runs] = {}
+    try:
+        for seconds in (FULL_WINDOW, *(SHORTER_WINDOWS if options.short_windows else ())):
+            recipe = Recipe(soc.name, options.precision, seconds)
+            folder, manifest = find_graph(checkpoint, recipe)
+            graphs[seconds] = Graph(folder, manifest, n_cores=options.n_cores, root=root)
+    except DeviceError:
+        for graph in graphs.values():
+            graph.close()
+        raise
+    name = f"npu graph {options.precision} ({soc.name}, {options.n_cores} cores)"
+    return GraphDevice(graphs, cpu, name)

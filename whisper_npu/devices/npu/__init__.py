@@ -1,0 +1,111 @@
+"""The NPU device: encoder and cross-attention projections on the NPU, the decoder on the CPU.
+
+With `emulate` it runs on the emulated library and says so in its name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.npu.activations import Stream, read
+from whisper_npu.devices.npu.ops import NpuOps
+from whisper_npu.devices.npu.weights import Image
+from whisper_npu.devices.observed import Observed
+from whisper_npu.devices.plan import Plan, measured, modelled
+from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.machine import Machine
+from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.rknpu import emulator, tiling
+from whisper_npu.rknpu.board import obstacle
+from whisper_npu.rknpu.cores import Cores
+from whisper_npu.rknpu.librknnrt import Library, find_library
+from whisper_npu.rknpu.soc import SOCS, Precision, Soc, detect
+from whisper_npu.stages import stage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices import DeviceOptions, Observer, Session
+
+    Float = NDArray[np.float32]
+
+PRECISIONS: dict[str, Precision] = {"auto": "fp16", "fp16": "fp16", "int8": "int8"}
+
+
+class NpuDevice:
+    """A `devices.Device`. Raises DeviceError when there is no usable NPU."""
+
+    def __init__(self, checkpoint: Checkpoint, options: DeviceOptions) -> None:
+        precision = PRECISIONS.get(options.npu_precision)
+        if precision is None:
+            raise OptionError(f"no NPU precision {options.npu_precision!r}: use fp16 or int8")
+        soc, library = find_npu(options)
+        self._model = Whisper(checkpoint)
+        self.library = library
+        image = Image(self._model, soc, precision)
+        n_threads = min(4, len(os.sched_getaffinity(0)))
+        if library.is_emulated:
+            self.plan: Plan = modelled(image, checkpoint.dims)
+        else:
+            self.plan = measured(image, checkpoint.dims, library, n_threads)
+        emulated = "emulated " if library.is_emulated else ""
+        self.name = f"npu {precision} ({emulated}{soc.name})"
+        self._lock = threading.Lock()
+        self._cores = Cores(library, soc, n_threads)
+        try:
+            self._ops = self._load(image)
+            self._decoder = CpuDevice(checkpoint)
+        except BaseException:
+            self._cores.close()
+            raise
+
+    def _load(self, image: Image) -> NpuOps:
+        """Weights into the NPU's memory."""
+        whole = np.zeros(image.n_bytes, np.uint8)
+        image.fill(whole)
+        tiles, floats = image.arrays(whole)
+        arena = self._cores.memory(image.tile_bytes)
+        arena.array[:] = tiles
+        arena.sync_to_device()
+        return NpuOps(self._cores, image, arena, floats.copy(), self.plan)
+
+    @stage("encoder")
+    def encode(self, mel: Float, *, observe: Observer | None = None) -> list[tuple[Float, Float]]:
+        ops: Any = Observed(self._ops, read, observe) if observe else self._ops
+        frames = Stream(tiling.tile(np.ascontiguousarray(mel.T), tiling.C_STRIP))
+        with self._lock:
+            features = encode(self._model, ops, frames)
+            with stage("K/V"):
+                return cross_keys_values(self._model, ops, features)
+
+    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
+        return self._decoder.session(encoded, beams=beams, align=align)
+
+    def close(self) -> None:
+        self._cores.close()
+        self._decoder.close()
+
+
+def find_npu(options: DeviceOptions, root: Path = Path("/")) -> tuple[Soc, Library]:
+    """The chip and the library to talk to it. Raises DeviceError saying what is missing."""
+    if options.emulate is not None:
+        library = Library(emulator.library(options.emulate))
+        return SOCS[options.emulate], library
+    soc = detect(root)
+    if soc is None:
+        raise DeviceError(
+            "no NPU here: this is not a Rockchip RK3588, RK3576, RK3566, RK3568 or RK3562; "
+            "use --device cpu, or --emulate rk3588 to try"
+        )
+    given = Path(options.rknnrt) if options.rknnrt else None
+    library = Library(find_library(given))
+    if not library.is_emulated and (reason := obstacle(Machine(root))):
+        raise DeviceError(f"the NPU cannot be used: {reason}")
+    return soc, library

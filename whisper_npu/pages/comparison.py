@@ -1,0 +1,50 @@
+"""What a comparison found -> JSON, and a page for people with the same numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from whisper_npu.accuracy import UNSPACED, Errors
+from whisper_npu.figures import Figure
+from whisper_npu.pages import render
+from whisper_npu.pages.charts import bars, layer_chart
+
+if TYPE_CHECKING:
+    from whisper_npu.verdict import Findings
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as JSON knows them; error rates are added to their counts."""
+    if isinstance(value, Figure):
+        return value.record()
+    if is_dataclass(value):
+        record = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return record | {"rate": value.rate} if isinstance(value, Errors) else record
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no infinity
+    return value
+
+
+def page(findings: Findings, tolerance: float) -> str:
+    """HTML of a comparison: one file, no network, nothing runs."""
+    stages = list(dict.fromkeys(stage for device in findings.devices for stage in device.seconds))
+    languages = {r.devices[0].transcript.language for r in findings.recordings}
+    return render(
+        "comparison",
+        title=f"{len(findings.devices)} devices compared",
+        report=findings,
+        rate="CER" if languages <= UNSPACED else "WER",
+        tolerance=tolerance,
+        emulated=any("emulated" in device.name for device in findings.devices),
+        stages=stages,
+        bars=bars([(device.name, device.seconds) for device in findings.devices], stages),
+        chart=layer_chart(
+            [(device.name, device.layers, device.suspect) for device in findings.devices[1:]]
+        ),
+    )

@@ -1,0 +1,172 @@
+"""What a person named -> recordings to transcribe, each with an output of its own."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import time
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_npu.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+STDIN = Path("-")
+# fmt: off
+EXTENSIONS = frozenset(  # what is looked for in folders; a file that is named is always tried
+    ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .flac .flv .m4a .m4b .m4v .mka .mkv "
+    ".mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ra .rf64 .rm .snd .spx .ts .tta "
+    ".voc .w64 .wav .wave .webm .wma .wmv .wv".split()
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An input and where its outputs go."""
+
+    path: Path  # "-" is standard input
+    output: str  # relative to the output folder, without extension
+
+    @property
+    def name(self) -> str:
+        """For people: on one line, and printable whatever bytes the name holds."""
+        return printable(self.path)
+
+
+def printable(path: Path | str) -> str:
+    """A path on one line: bytes that are no text and control characters are escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which files of a folder are meant."""
+
+    recursive: bool = False
+    include: tuple[str, ...] = ()  # patterns of names or relative paths; none: known extensions
+    exclude: tuple[str, ...] = ()
+
+    def accepts(self, relative: str) -> bool:
+        """Whether a file of a folder is meant."""
+        name = relative.rsplit("/", 1)[-1]
+
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatchcase(part, one) for one in patterns for part in (name, relative))
+
+        if matches(self.exclude):
+            return False
+        return matches(self.include) if self.include else Path(name).suffix.lower() in EXTENSIONS
+
+
+def find(inputs: Sequence[str | os.PathLike[str]], search: Search | None = None) -> list[Recording]:
+    """All recordings, in a stable order, each once, no two with the same output.
+
+    inputs  files, folders, glob patterns, or "-"
+    Below a folder the outputs mirror its tree. Raises OptionError for a pattern without a match.
+    """
+    found: dict[str, tuple[Path, str]] = {}  # real path -> path, relative path for the output
+    for given in inputs:
+        for path, relative in _expand(os.fspath(given), search or Search()):
+            found.setdefault(os.path.realpath(path), (path, relative))
+    pairs = list(found.values())
+    outputs = _outputs([relative for _, relative in pairs], [path for path, _ in pairs])
+    return [Recording(path, output) for (path, _), output in zip(pairs, outputs, strict=True)]
+
+
+def watch(
+    inputs: Sequence[str | os.PathLike[str]],
+    search: Search,
+    is_stopped: Callable[[], bool],
+    interval: float = 2.0,
+) -> Iterator[Recording]:
+    """Recordings as they appear or change, once they have not been written to for `interval` s."""
+    done: dict[Recording, tuple[int, int]] = {}
+    while not is_stopped():
+        for recording in _found(inputs, search):
+            try:
+                status = recording.path.stat()
+            except OSError:
+                continue  # gone again
+            now = status.st_size, status.st_mtime_ns
+            if time.time() - status.st_mtime >= interval and done.get(recording) != now:
+                done[recording] = now
+                yield recording
+        for _ in range(10):
+            if not is_stopped():
+                time.sleep(interval / 10)
+
+
+def _found(inputs: Sequence[str | os.PathLike[str]], search: Search) -> list[Recording]:
+    try:
+        return find(inputs, search)
+    except OptionError:
+        return []  # a pattern that matches nothing yet
+
+
+def _expand(given: str, search: Search) -> Iterator[tuple[Path, str]]:
+    path = Path(given)
+    if given == "-":
+        yield STDIN, "stdin"
+    elif path.is_dir():
+        yield from _walk(path, search)
+    elif os.path.lexists(path) or not glob.has_magic(given):
+        yield path, path.name  # one that is missing fails later, alone
+    else:
+        names = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  an absolute pattern too
+        if not names:
+            raise OptionError(f"nothing matches {printable(given)}")
+        for name in names:
+            if not Path(name).is_dir():
+                yield Path(name), Path(name).name
+            elif search.recursive:
+                yield from _walk(Path(name), search)
+
+
+def _walk(folder: Path, search: Search) -> Iterator[tuple[Path, str]]:
+    """Files below a folder; hidden ones are not meant, and links to folders are not followed."""
+    unreadable: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not search.recursive:
+            folders.clear()
+        for name in sorted(files):
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            if not name.startswith(".") and search.accepts(relative):
+                yield path, relative
+    for error in unreadable:  # it fails later, alone, and is told
+        yield Path(error.filename), Path(error.filename).name
+
+
+def _outputs(relatives: list[str], paths: list[Path]) -> list[str]:
+    """An output per recording: without extension where that tells it from all others.
+
+    a.wav, b.wav -> a, b; a.wav, a.mp3 -> a.wav, a.mp3; x/a.wav, y/a.wav named one by one -> a.wav
+    with a few digits of its path. Case and Unicode form do not count: a memory card may not keep
+    them apart.
+    """
+
+    def key(output: str) -> str:
+        return unicodedata.normalize("NFC", output).casefold()
+
+    outputs = [os.path.splitext(relative)[0] or relative for relative in relatives]  # noqa: PTH122  keeps "a/.b"
+    tagged = [
+        f"{relative}.{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:8]}"
+        for relative, path in zip(relatives, paths, strict=True)
+    ]
+    for fallback in (relatives, tagged):
+        taken = Counter(map(key, outputs))
+        outputs = [
+            other if taken[key(output)] > 1 else output
+            for output, other in zip(outputs, fallback, strict=True)
+        ]
+    return outputs

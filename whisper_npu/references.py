@@ -1,0 +1,48 @@
+"""What is really said in recordings: a text file, a folder of them, or a list in JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_npu.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def references(source: Path, recordings: Sequence[str]) -> dict[str, str]:
+    """Recording -> text, for those that have one.
+
+    source  a .txt for a single recording; a folder with stem.txt for each; or a .jsonl of
+            objects with "file" (or "audio") and "text"
+
+    Raises OptionError when it cannot be read, or knows none of the recordings.
+    """
+    try:
+        if source.is_dir():
+            found = {name: source / f"{Path(name).stem}.txt" for name in recordings}
+            texts = {n: path.read_text("utf-8") for n, path in found.items() if path.is_file()}
+        elif source.suffix in (".jsonl", ".json"):
+            texts = _listed(source, recordings)
+        elif len(recordings) == 1:
+            texts = {recordings[0]: source.read_text("utf-8")}
+        else:
+            raise OptionError(
+                f"{source} is one text for {len(recordings)} recordings: use a folder"
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"the references in {source} cannot be read: {error}") from error
+    if not texts:
+        raise OptionError(f"{source} has no text for any of the recordings")
+    return texts
+
+
+def _listed(source: Path, recordings: Sequence[str]) -> dict[str, str]:
+    known = {}
+    for line in source.read_text("utf-8").splitlines():
+        if line.strip():
+            entry = json.loads(line)
+            known[Path(entry.get("file") or entry["audio"]).name] = str(entry["text"])
+    return {name: known[Path(name).name] for name in recordings if Path(name).name in known}

@@ -1,0 +1,264 @@
+"""Is the NPU of this board ready? A machine -> findings, each with the command that mends it.
+
+Knows the vendor's kernel driver and library, mainline's `rocket`, and what containers hide.
+Versions and messages are those that users of these boards reported; none was tried here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from whisper_npu.machine import Finding
+from whisper_npu.rknpu.soc import Soc, detect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from whisper_npu.machine import Machine
+
+_LIBRARIES = (
+    "usr/lib/librknnrt.so",
+    "usr/lib/aarch64-linux-gnu/librknnrt.so",
+    "usr/local/lib/librknnrt.so",
+    "usr/lib64/librknnrt.so",
+    "lib/librknnrt.so",
+)
+_GET_LIBRARY = (
+    "sudo curl -L -o /usr/lib/librknnrt.so https://github.com/airockchip/rknn-toolkit2/raw/v2.3.2/"
+    "rknpu2/runtime/Linux/librknn_api/aarch64/librknnrt.so"
+)
+_VENDOR_KERNEL = (
+    "install the vendor kernel (Armbian: sudo armbian-config, System, Kernel, vendor; or the board "
+    "maker's image) and reboot"
+)
+_OVERLAY = (
+    "enable the overlay rk3568-npu-enable (Armbian: sudo armbian-config, System, device tree "
+    "overlays; Radxa OS: sudo rsetup, Overlays) and reboot"
+)
+_CONTAINER = "start it with docker run --device /dev/dri --security-opt systempaths=unconfined"
+_UDEV = (
+    """echo 'SUBSYSTEM=="drm", KERNEL=="renderD*", GROUP="render", MODE="0660"' | """
+    "sudo tee /etc/udev/rules.d/99-rknpu.rules && sudo udevadm control --reload && "
+    "sudo udevadm trigger && sudo usermod -aG render $USER, then log in again"
+)
+_DRIVER_VERSIONS = (  # the first needs root
+    "sys/kernel/debug/rknpu/version",
+    "proc/rknpu/version",
+    "sys/module/rknpu/version",
+)
+_OLDEST_DRIVER = (0, 9, 6)  # with older ones, users met refused core masks and failing matmuls
+_SLOW = 0.8  # of the top clock
+
+
+def examine(machine: Machine, library: Path | None = None, *, ask: bool = False) -> list[Finding]:
+    """All about the NPU; a machine without one gets a single finding that says so.
+
+    library  librknnrt.so, where it is not in a usual place
+    ask      let the NPU compute, where nothing speaks against it
+    """
+    soc = detect(machine.root)
+    if soc is None:
+        return [_no_chip(machine)]
+    findings = [_chip(machine, soc), *_kernel(machine), _library(machine, library)]
+    findings += _clocks(machine)
+    if ask and all(finding.status != "fail" for finding in findings):
+        findings.append(_answer(_find_library(machine, library)))
+    return findings
+
+
+def obstacle(machine: Machine) -> str:
+    """What keeps programs from reaching the NPU, and the remedy; "" when nothing does."""
+    failed = (finding for finding in _kernel(machine) if finding.status == "fail")
+    return next((f"{finding.message}; {finding.fix}" for finding in failed), "")
+
+
+# The chip
+
+
+def _chip(machine: Machine, soc: Soc) -> Finding:
+    cores = f"{soc.cores} cores" if soc.cores > 1 else "one core"
+    board = machine.text("proc/device-tree/model") or "a board that does not tell its name"
+    return Finding("chip", "pass", f"{_name(machine, soc)} with an NPU of {cores}, on {board}")
+
+
+def _name(machine: Machine, soc: Soc) -> str:
+    """RK3588S rather than RK3588, where the board says so."""
+    names = machine.text("proc/device-tree/compatible").split("\0")
+    mine = [name.partition(",")[2] for name in names if name.startswith("rockchip,rk")]
+    return (mine[-1] if mine else soc.name).upper()
+
+
+def _no_chip(machine: Machine) -> Finding:
+    if is_hidden(machine):
+        message = "this container hides which chip it runs on"
+        return Finding("chip", "fail", message, f"{_CONTAINER} if the board has an NPU")
+    tree = machine.text("proc/device-tree/model") or f"{machine.architecture} machine"
+    return Finding(
+        "chip",
+        "fail",
+        f"no Rockchip chip with an NPU that we know ({tree})",
+        "use --device cpu, or --emulate rk3588 to try the NPU's code",
+    )
+
+
+def is_hidden(machine: Machine) -> bool:
+    """Whether a container keeps us from seeing which chip this is."""
+    seen = (machine.root / "proc/device-tree/compatible").exists()
+    return machine.is_container and machine.architecture == "aarch64" and not seen
+
+
+# The kernel's side
+
+
+def _kernel(machine: Machine) -> list[Finding]:
+    driver = _driver(machine)
+    return [driver] if driver.status == "fail" else [driver, _permission(machine)]
+
+
+def _driver(machine: Machine) -> Finding:
+    name = "NPU driver"
+    if _nodes(machine) or (machine.root / "dev/rknpu").exists():
+        return _vendor_driver(machine)
+    if _rocket(machine):
+        message = (
+            "the kernel has mainline's driver rocket, which does not understand the vendor's "
+            "librknnrt: the NPU is there but out of reach"
+        )
+        return Finding(name, "fail", message, _VENDOR_KERNEL)
+    if machine.is_container:
+        message = "this container has no device node of the NPU"
+        return Finding(name, "fail", message, _CONTAINER)
+    if any("disabled" in machine.text(path) for path in _npu_status(machine)):
+        message = "the device tree switches the NPU off, as it does on some RK3566 boards"
+        return Finding(name, "fail", message, _OVERLAY)
+    release = machine.text("proc/sys/kernel/osrelease") or "unknown"
+    message = f"the kernel ({release}) has no driver for the NPU"
+    return Finding(name, "fail", message, _VENDOR_KERNEL)
+
+
+def _vendor_driver(machine: Machine) -> Finding:
+    name = "NPU driver"
+    found = next(filter(None, map(machine.text, _DRIVER_VERSIONS)), "")
+    version = re.search(r"(\d+)\.(\d+)\.(\d+)", found)
+    if version is None:
+        message = "vendor driver rknpu; its version: sudo cat /sys/kernel/debug/rknpu/version"
+        return Finding(name, "pass", message)
+    message = f"vendor driver rknpu {version[0]}"
+    if tuple(map(int, version.groups())) < _OLDEST_DRIVER:
+        message += ", too old for several cores and some matmuls"
+        return Finding(name, "warn", message, "sudo apt update && sudo apt full-upgrade, reboot")
+    return Finding(name, "pass", message)
+
+
+def _nodes(machine: Machine) -> list[str]:
+    """Names of the DRM nodes that the vendor's driver made, the render node last."""
+    uevents = machine.glob("sys/class/drm/*/device/uevent")
+    ours = [path for path in uevents if "DRIVER=RKNPU" in machine.text(path).upper()]
+    return [path.parent.parent.name for path in ours]
+
+
+def _rocket(machine: Machine) -> bool:
+    uevents = machine.glob("sys/class/accel/accel*/device/uevent")
+    return any("DRIVER=rocket" in machine.text(path) for path in uevents)
+
+
+def _npu_status(machine: Machine) -> list[Path]:
+    return machine.glob("proc/device-tree/npu@*/status")
+
+
+def _permission(machine: Machine) -> Finding:
+    name = "permission"
+    nodes = [f"dri/{node}" for node in _nodes(machine) if node.startswith("renderD")] or ["rknpu"]
+    shown, node = f"/dev/{nodes[-1]}", machine.root / "dev" / nodes[-1]
+    if not node.exists():
+        fix = _CONTAINER if machine.is_container else _UDEV
+        return Finding(name, "fail", f"{shown} is missing", fix)
+    if not machine.may_use(node):
+        group = machine.group(node.stat().st_gid)
+        mode = node.stat().st_mode & 0o777
+        message = f"{shown} belongs to group {group} (mode {mode:03o}) and you may not use it"
+        helps = group != "root" and mode & 0o060 == 0o060
+        fix = f"sudo usermod -aG {group} $USER, then log in again" if helps else _UDEV
+        return Finding(name, "fail", message, fix)
+    if "dri/" in shown and (machine.root / "dev/rknpu").is_symlink():
+        message = "/dev/rknpu is a link and leads librknnrt away from the NPU's DRM node"
+        return Finding(name, "warn", message, "sudo rm /dev/rknpu")
+    return Finding(name, "pass", f"{shown} may be used")
+
+
+# The vendor's library
+
+
+def _find_library(machine: Machine, given: Path | None) -> Path:
+    if given is not None:
+        return given
+    paths = [machine.root / name for name in _LIBRARIES]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _library(machine: Machine, given: Path | None) -> Finding:
+    name = "librknnrt"
+    path = _find_library(machine, given)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Finding(name, "fail", "the vendor's library is not installed", _GET_LIBRARY)
+    except OSError as error:
+        return Finding(name, "fail", f"{path}: {error.strerror}", _GET_LIBRARY)
+    if data[:5] != b"\x7fELF\x02" or data[18:20] != _ELF.get(machine.architecture):
+        message = f"{path} is not a library for {machine.architecture}"
+        return Finding(name, "fail", message, _GET_LIBRARY)
+    found = re.search(rb"librknnrt version: ((\d+)\.\d+[\w.]*)", data)
+    if found is None:
+        return Finding(name, "warn", f"{path} does not tell its version", _GET_LIBRARY)
+    version = found[1].decode()
+    if int(found[2]) < 2:
+        return Finding(name, "fail", f"{path} is {version}: 2.0 or later is needed", _GET_LIBRARY)
+    return Finding(name, "pass", f"{version} in {path}")
+
+
+_ELF = {"aarch64": b"\xb7\0", "x86_64": b"\x3e\0"}  # e_machine
+
+
+def _answer(library: Path) -> Finding:
+    """Let a child process multiply on the NPU: a vendor's library may crash."""
+    name = "NPU"
+    command = [sys.executable, "-m", "whisper_npu.rknpu.probe", str(library)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        message = "a small matmul did not come back within a minute"
+        return Finding(name, "fail", message, "reboot, and look at dmesg for RKNPU")
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    if done.returncode == 0 and said:
+        return Finding(name, "pass", said[-1])
+    reason = said[-1] if said else f"ended with code {done.returncode}"
+    fix = "look at dmesg for RKNPU, and update kernel and librknnrt"
+    return Finding(name, "fail", f"a small matmul failed: {reason}", fix)
+
+
+# Clocks
+
+
+def _clocks(machine: Machine) -> list[Finding]:
+    """The NPU and the memory behind it: a parked clock costs a factor of two to five."""
+    folders = machine.glob("sys/class/devfreq/*.npu")
+    folders += machine.glob("sys/class/devfreq/dmc")
+    return [finding for folder in folders if (finding := _clock(machine, folder))]
+
+
+def _clock(machine: Machine, folder: Path) -> Finding | None:
+    name = "memory clock" if folder.name == "dmc" else "NPU clock"
+    steps = [int(word) for word in machine.text(folder / "available_frequencies").split()]
+    now, top = machine.number(folder / "cur_freq"), max(steps, default=0)
+    governor = machine.text(folder / "governor")
+    if not now or not top:
+        return None
+    message = f"{now / 1e6:.0f} of {top / 1e6:.0f} MHz, governor {governor}"
+    if governor == "performance" or now >= _SLOW * top:
+        return Finding(name, "pass", message)
+    shown = f"/sys/class/devfreq/{folder.name}/governor"
+    return Finding(name, "warn", message, f"echo performance | sudo tee {shown}")

@@ -1,0 +1,77 @@
+"""Recordings -> encoder windows: what a graph is verified on, and what int8 learns from."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from whisper_npu.audio import SAMPLE_RATE, open_audio
+from whisper_npu.errors import AudioError
+from whisper_npu.features import WINDOW, log_mel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+
+Item = TypeVar("Item")
+
+SYNTHETIC = "a synthetic voice-like sound, no recording"
+
+
+def windows(source: Path, n_mels: int, most: int, n_frames: int = WINDOW) -> list[Float]:
+    """Windows of a recording, or of those in a folder, spread evenly over them.
+
+    n_frames  from the beginning of one window to that of the next
+    return    (n_mels, 3000) float32 each, at most `most`, zeros after `n_frames` frames
+
+    Raises AudioError when the recording, or everything in the folder, cannot be read.
+    """
+    if not source.is_dir():
+        return _of_recording(source, n_mels, most, n_frames)
+    files = _spread(sorted(path for path in source.rglob("*") if path.is_file()), most)
+    found: list[Float] = []
+    for path in files:
+        with suppress(AudioError):  # a folder of recordings holds other files as well
+            found += _of_recording(path, n_mels, most, n_frames)
+    if not found:
+        raise AudioError(f"{source} holds no recording that can be read")
+    return _spread(found, most)
+
+
+def _of_recording(path: Path, n_mels: int, most: int, n_frames: int) -> list[Float]:
+    with open_audio(path) as audio:
+        mel = log_mel(audio.blocks, n_mels)
+    starts = range(0, max(1, mel.n_frames), n_frames)
+    return [mel.window(start, n_frames) for start in _spread(starts, most)]
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of them, at even distances, the first among them."""
+    step = max(1.0, len(items) / most)
+    return [items[int(i * step)] for i in range(min(most, len(items)))]
+
+
+def synthetic_window(n_mels: int) -> Float:
+    """A window for lack of a recording: 12 s of gliding harmonics in syllables, with some noise.
+
+    return  (n_mels, 3000)  float32  the same each time
+    """
+    t = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
+    pitch = 130 + 40 * np.sin(2 * np.pi * 0.3 * t) + 15 * np.sin(2 * np.pi * 1.7 * t)  # Hz
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    formant = 600 + 400 * np.sin(2 * np.pi * 0.9 * t)  # Hz
+    voice = sum(
+        np.exp(-(((k * pitch - formant) / 500) ** 2)) * np.sin(k * phase) for k in range(1, 25)
+    )
+    syllables = np.clip(np.sin(2 * np.pi * 2 * t), 0, 1) ** 0.5 * (
+        np.sin(2 * np.pi * 0.2 * t) > -0.5
+    )
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    samples = (0.1 * syllables * voice + 0.002 * noise).astype(np.float32)
+    return log_mel([samples], n_mels).window(0)

@@ -1,0 +1,95 @@
+"""What a graph is compiled for, and where compiled graphs lie.
+
+A graph is a folder of the cache: encoder.rknn, manifest.json and the vendor's log. The key is what
+went in, since the vendor's files differ from build to build.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from whisper_npu import cache
+from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.rknpu.soc import SOCS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from whisper_npu.checkpoint import Checkpoint
+
+FORMAT = 1  # of the graph's interface and of the manifest
+FRAMES_PER_SECOND = 100
+MANIFEST = "manifest.json"
+GRAPH = "encoder.rknn"
+LOG = "toolchain.log"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to compile a checkpoint for. Raises OptionError when it cannot be."""
+
+    target: str  # rk3588, rk3566, ...
+    precision: str = "fp16"  # or int8
+    window: int = 30  # seconds
+
+    def __post_init__(self) -> None:
+        if self.target not in SOCS:
+            raise OptionError(f"unknown target {self.target!r}: use one of {', '.join(SOCS)}")
+        if self.precision not in ("fp16", "int8"):
+            raise OptionError(f"unknown precision {self.precision!r}: use fp16 or int8")
+        if not 1 <= self.window <= 30:
+            raise OptionError(f"a window is 1 to 30 seconds, not {self.window}")
+
+    @property
+    def n_frames(self) -> int:
+        return self.window * FRAMES_PER_SECOND
+
+
+def recipes(targets: Sequence[str], precision: str, windows: str) -> list[Recipe]:
+    """One for each target and each of the comma-separated windows. Raises OptionError."""
+    try:
+        seconds = [int(word) for word in windows.split(",")]
+    except ValueError as error:
+        raise OptionError(f"windows are whole seconds such as 30,20,10, not {windows!r}") from error
+    return [Recipe(target, precision, each) for target in targets for each in seconds]
+
+
+def graphs_folder() -> Path:
+    """Where compiled graphs live, each in its folder; a board's can be filled from a PC's."""
+    return cache.folder() / "graphs"
+
+
+def find_graph(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Path, dict[str, Any]]:
+    """The newest graph of this checkpoint for a recipe, by any toolchain.
+
+    return  its folder and its manifest; the file has the length that the manifest states
+
+    Raises DeviceError when there is none, or when it is damaged.
+    """
+    wanted = {"format": FORMAT, "checkpoint": cache.fingerprint(checkpoint.folder)}
+    wanted |= asdict(recipe)
+    found = []
+    for path in graphs_folder().glob(f"*/{MANIFEST}"):
+        manifest = _manifest(path)
+        if wanted.items() <= manifest.items():
+            found.append((manifest["toolchain"], path.stat().st_mtime, path.parent, manifest))
+    if not found:
+        raise DeviceError(
+            f"no {recipe.precision} graph of {checkpoint.folder.name} for {recipe.target} with a "
+            f"window of {recipe.window} s in {graphs_folder()}: run `whisper-npu compile` on a PC "
+            "and copy its folder there"
+        )
+    *_, folder, manifest = max(found, key=lambda each: each[:2])
+    return folder, manifest
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Empty where there is none of ours."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}

@@ -1,0 +1,87 @@
+"""How near a graph is to our float32 encoder, output by output and layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whisper_npu.model import NumpyOps, Whisper, cross_keys_values, encode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from whisper_npu.model import Linear
+
+    Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near one output of a graph is to our float32 encoder."""
+
+    name: str
+    cosine: float
+    error: float  # largest difference, relative to the largest value
+
+    def __str__(self) -> str:
+        return f"{self.name}: cosine {self.cosine:.6f}, largest relative error {self.error:.2e}"
+
+
+# below this cosine or above this error a build is refused; errors measured so far are 1e-3 (fp16)
+# and 5e-2 (int8), a wrong graph is off by more than 0.5
+LIMITS = {"fp16": (0.9995, 0.02), "int8": (0.97, 0.3)}
+
+
+def agreement(name: str, actual: Float, expected: Float) -> Agreement:
+    """Compare two arrays of one shape; whatever is not finite counts as no agreement."""
+    a, b = (x.astype(np.float64).ravel() for x in (actual, expected))
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return Agreement(name, 0.0, float("inf"))
+    norms = np.sqrt((a @ a) * (b @ b))
+    largest = np.abs(b).max()
+    return Agreement(
+        name,
+        float(a @ b / norms) if norms else float(not a.any() and not b.any()),
+        float(np.abs(a - b).max() / largest) if largest else float(np.abs(a).max()),
+    )
+
+
+def worst(found: list[Agreement], name: str) -> Agreement:
+    """The lowest cosine and the highest error of several outputs."""
+    return Agreement(name, min(a.cosine for a in found), max(a.error for a in found))
+
+
+class _Watched(NumpyOps):
+    """Keeps what passes between the encoder's layers, under the names that export.py gives."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Float] = {}
+
+    def add(self, x: Float, rows: Float) -> Float:
+        self.seen["embedded"] = y = super().add(x, rows)
+        return y
+
+    def linear(
+        self, x: Float, linear: Linear, *, gelu: bool = False, residual: Float | None = None
+    ) -> Float:
+        y = super().linear(x, linear, gelu=gelu, residual=residual)
+        if linear.name.endswith(".fc2"):
+            self.seen[f"layer_{len(self.seen) - 1}"] = y
+        return y
+
+
+def reference_outputs(model: Whisper, mel: Float) -> dict[str, Float]:
+    """Our float32 encoder on one window.
+
+    mel     (n_mels, F)       float32  log-mel; F sets the window
+    return  name -> (1, C, D) float32  the graph's outputs in their order, then what lies between
+    """
+    ops = _Watched()
+    features = encode(model, ops, np.ascontiguousarray(mel.T), n_positions=mel.shape[1] // 2)
+    outputs: dict[str, Float] = {}
+    for i, (key, value) in enumerate(cross_keys_values(model, ops, features)):
+        outputs |= {f"key_{i}": key, f"value_{i}": value}
+    outputs |= ops.seen | {"features": features}
+    return {name: value[None] for name, value in outputs.items()}

@@ -1,0 +1,257 @@
+"""A batch on this machine: threads, each with a device, the next recording prepared meanwhile."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from whisper_npu import cache, find_model
+from whisper_npu.audio import open_audio
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.devices import DeviceOptions, open_device, plan_lines
+from whisper_npu.errors import AudioError, OptionError, OutputError
+from whisper_npu.features import FRAMES_PER_SECOND, LogMel, log_mel
+from whisper_npu.transcribe import Model, Transcription, WindowDone
+from whisper_npu.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from whisper_npu.audio import Source
+    from whisper_npu.batch import Batch, Job
+    from whisper_npu.options import TranscribeOptions
+    from whisper_npu.transcribe import Event, Features, State
+    from whisper_npu.writers import SubtitleOptions
+
+_LOOK = 0.2  # seconds between two looks for a signal
+
+
+class Run(Protocol):
+    """One recording going through a model; a `transcribe.Transcription`."""
+
+    def __iter__(self) -> Iterator[Event]: ...
+
+    def transcript(self, segments: list[Segment]) -> Transcript:
+        """All segments as one result."""
+        ...
+
+
+class Engine(Protocol):
+    """What a worker works with."""
+
+    @property
+    def device_name(self) -> str:
+        """As printed in reports."""
+        ...
+
+    def begin(self, features: Features, state: State | None) -> Run:
+        """Start a recording, or go on with one."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class ModelEngine:
+    """A model with the options for its recordings."""
+
+    model: Model
+    options: TranscribeOptions
+
+    @property
+    def device_name(self) -> str:
+        """As printed in reports."""
+        return self.model.device.name
+
+    def begin(self, features: Features, state: State | None) -> Transcription:
+        """Start a recording, or go on with one."""
+        return Transcription(self.model, features, self.options, state)
+
+    def close(self) -> None:
+        """Give the device back."""
+        self.model.close()
+
+
+class Opening:
+    """A model that is found, and opened when there is work; workers share its weights.
+
+    name  None: the model that comes with us
+    say   hears what is downloaded, and the plan if asked for
+    Raises OptionError, ModelError.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        device: str | DeviceOptions,
+        options: TranscribeOptions,
+        *,
+        offline: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._device = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
+        self._say = say
+        self._options = options
+        self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights."""
+        return cache.fingerprint(self._checkpoint.folder)
+
+    def describe(self, subtitles: SubtitleOptions) -> dict[str, Any]:
+        """What outputs depend on but the recording, for the journal."""
+        folder = self._checkpoint.folder
+        return {
+            "model": self.fingerprint,
+            "files": {path.name: cache.sha256(path) for path in sorted(folder.glob("*.json"))},
+            "device": asdict(replace(self._device, plan=False)),
+            "options": asdict(self._options),
+            "subtitles": asdict(subtitles),
+        }
+
+    def prepare(self, path: Source, stack: ExitStack) -> tuple[LogMel, tuple[str, ...]]:
+        """Features of a recording, and what is wrong with it. Raises AudioError, OutputError."""
+        with open_audio(path) as audio:
+            features = log_mel(audio.blocks, self._checkpoint.dims.n_mels)
+            stack.callback(features.close)
+            return features, tuple(audio.warnings)
+
+    def engine(self, number: int) -> ModelEngine:
+        """A device of its own for each worker. Raises DeviceError, ModelError."""
+        device = open_device(self._checkpoint, self._device)
+        if self._device.plan and self._say and number == 0:
+            self._say("\n".join(plan_lines(device)))
+        return ModelEngine(Model(self._checkpoint, device), self._options)
+
+
+def run(
+    batch: Batch,
+    open_engine: Callable[[int], Engine],
+    n_workers: int = 1,
+    max_memory: int | None = None,
+) -> None:
+    """Work until all recordings have ended, or the batch is stopped.
+
+    open_engine  number of the worker -> its engine, opened when there is work for it
+    max_memory   bytes; above, nothing is prepared ahead and workers leave, but for one
+    Raises what ends a batch: ModelError, DeviceError, and bugs; its report is complete then too.
+    """
+    if n_workers < 1:
+        raise OptionError(f"{n_workers} workers cannot do anything")
+    crew = _Crew(batch, open_engine, max_memory)
+    threads = [
+        threading.Thread(target=crew.work, args=(number,), name=f"worker {number}")
+        for number in range(
+            n_workers if batch.report.total is None else min(n_workers, batch.report.total)
+        )
+    ]
+    crew.n_active = len(threads)
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        batch.tell(_LOOK)
+    batch.tell(0)
+    if crew.error is not None:
+        raise crew.error
+
+
+class _Crew:
+    def __init__(
+        self, batch: Batch, open_engine: Callable[[int], Engine], max_memory: int | None
+    ) -> None:
+        self.error: BaseException | None = None
+        self.n_active = 0
+        self._batch = batch
+        self._open_engine = open_engine
+        self._max_memory = max_memory
+
+    def work(self, number: int) -> None:
+        """One worker's day."""
+        try:
+            with ExitStack() as stack:
+                self._serve(number, stack)
+        except BaseException as error:  # noqa: BLE001  raised again by `run`, in the main thread
+            self.error = self.error or error
+            self._batch.stop()
+        finally:
+            self.n_active -= 1
+
+    def _serve(self, number: int, stack: ExitStack) -> None:
+        engine = None
+        ahead = stack.enter_context(ThreadPoolExecutor(1, f"worker {number}, ahead"))
+        upcoming = ahead.submit(self._batch.next_job)
+        stack.callback(lambda: _abandon(upcoming))
+        while (job := upcoming.result()) is not None:
+            with job.resources:
+                if engine is None:
+                    engine = self._open_engine(number)
+                    stack.callback(engine.close)
+                    self._batch.report.device = engine.device_name
+                crowded = self._is_above_memory()
+                if not crowded:
+                    upcoming = ahead.submit(self._batch.next_job)
+                self._transcribe(job, engine)
+            if crowded:
+                if self.n_active > 1 and self._is_above_memory():
+                    return  # fewer workers need less
+                upcoming = ahead.submit(self._batch.next_job)
+
+    def _is_above_memory(self) -> bool:
+        return self._max_memory is not None and anonymous_memory() > self._max_memory
+
+    def _transcribe(self, job: Job, engine: Engine) -> None:
+        started = time.monotonic()
+        assert job.features is not None  # noqa: S101  prepared on this machine
+        before = job.state.seek / FRAMES_PER_SECOND if job.state else 0.0
+        seconds = job.features.n_frames / FRAMES_PER_SECOND
+        self._batch.say_started(job, seconds, before)
+        try:
+            run = engine.begin(job.features, job.state)
+            if not self._hear(job, run, job.features.n_frames):
+                self._batch.interrupt(job)
+                return
+        except (AudioError, OptionError, OutputError) as error:
+            self._batch.fail(job, error)
+            return
+        elapsed = time.monotonic() - started
+        self._batch.finish(job, run.transcript(job.segments), elapsed, seconds - before)
+
+    def _hear(self, job: Job, run: Run, n_frames: int) -> bool:
+        """Go through a recording; False when stopped before its end."""
+        recent: list[Segment] = []
+        for event in run:
+            self._batch.say_heard(job, event)
+            if isinstance(event, Segment):
+                recent.append(event)
+            elif isinstance(event, WindowDone):
+                job.segments += recent
+                if job.claim:
+                    job.claim.add(event.state, recent)
+                recent = []
+                if self._batch.is_stopping and event.state.seek < n_frames:
+                    return False
+        return True
+
+
+def _abandon(upcoming: Future[Job | None]) -> None:
+    """Give back what was prepared and will not be used."""
+    if not upcoming.cancel() and upcoming.exception() is None and (job := upcoming.result()):
+        job.resources.close()
+
+
+def anonymous_memory() -> int:
+    """Bytes of memory of this process that no file stands behind; 0 where the system is silent."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^RssAnon:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
