@@ -60,7 +60,7 @@ def outcome(data: bytes) -> str:
     try:
         with open_audio(io.BytesIO(data)) as audio:
             for block in audio.blocks:
-                if not np.isfinite(block).all() or np.abs(block).max(initial=0) >= 2:
+                if not np.isfinite(block).all() or np.abs(block).max(initial=0) > 1:
                     return "BAD SAMPLES"
                 n_samples += len(block)
             if not n_samples:

@@ -357,7 +357,7 @@ def test_samples_that_are_no_numbers(tmp_path: Path) -> None:
 def test_samples_beyond_full_scale(tmp_path: Path, rate: int, gain: float) -> None:
     voice = gain * 2 * _voice(rate=rate)
     samples, warnings = _read(_file(tmp_path / "a.wav", voice, rate=rate, subtype="FLOAT"))
-    assert np.abs(samples).max() < 1.3
+    assert np.abs(samples).max() <= 1
     assert bool(warnings) == (gain > 4)
 
 
@@ -404,6 +404,12 @@ def test_standard_input(tmp_path: Path, piped: bool) -> None:
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, check=True, **given)
     assert done.stdout == b"standard input 32000 []\n"
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(AudioError, match="standard input: cannot be opened: it is closed"):
+        _read("-")
 
 
 def test_a_named_pipe(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ warning; one that gives nothing is an AudioError.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -69,7 +70,7 @@ class Audio:
 def open_audio(source: Source) -> Iterator[Audio]:
     """Open a recording: a path, "-" for standard input, or a binary file object.
 
-    blocks  (S,) each  float32  mono at 16 kHz, in [-1, 1] but for the resampler's overshoot
+    blocks  (S,) each  float32  mono at 16 kHz, in [-1, 1]
 
     Channels are averaged. Samples that are not numbers count as silence, those beyond full scale
     are clipped. A recording of no samples has no blocks and a warning.
@@ -100,7 +101,7 @@ def _open(source: Source, name: str) -> BinaryIO:
     try:
         if not isinstance(source, (str, os.PathLike)):
             return _spooled(source)
-        file = sys.stdin.buffer if os.fspath(source) == "-" else open(source, "rb")  # noqa: SIM115, PTH123  closed by the caller; a path may be "-"
+        file = _standard_input() if os.fspath(source) == "-" else open(source, "rb")  # noqa: SIM115, PTH123  closed by the caller; a path may be "-"
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
             with file:
@@ -116,6 +117,19 @@ def _open(source: Source, name: str) -> BinaryIO:
         file.close()
         raise AudioError(f"{name}: is neither a file nor a pipe")
     return file
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdin.buffer
+
+
+def _path(file: BinaryIO) -> str:
+    """An opened file as decoders can open it: without its name, which may hold any bytes, a
+    protocol, or an extension that they would believe.
+    """
+    return f"/dev/fd/{file.fileno()}"
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
@@ -171,8 +185,8 @@ def _resample(blocks: Iterable[Float], rate: int) -> Iterator[Float]:
 
     stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+        yield stream.resample_chunk(block).clip(-1, 1)  # it overshoots
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True).clip(-1, 1)
 
 
 # libsndfile
@@ -195,10 +209,8 @@ def _libsndfile_unsure(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
 
 
 def _sound(file: BinaryIO) -> soundfile.SoundFile:
-    """Open by descriptor: any bytes in the name, and no guessing from its extension."""
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
     try:
-        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        sound = soundfile.SoundFile(_path(file))
     except soundfile.SoundFileError as error:
         raise _UndecodableError(str(error)) from error
     if sound.samplerate not in _RATES:
@@ -245,7 +257,7 @@ def _sound_blocks(
 def _announced_frames(sound: soundfile.SoundFile, file: BinaryIO) -> float:
     """How long the header says the recording is; 0 where it does not say."""
     if sound.format == "MP3":
-        head = os.pread(file.fileno(), 1 << 16, 0)  # leaves libsndfile's position alone
+        head = os.pread(file.fileno(), 1 << 16, 0)
         return sound.frames if b"Xing" in head or b"Info" in head else 0  # else a guess
     if sizes := re.search(_SHORTER, sound.extra_info):
         announced, there = int(sizes[1]), int(sizes[2])
@@ -264,7 +276,7 @@ def _ffmpeg(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
 
 
 def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
-    path = f"/dev/fd/{file.fileno()}"
+    path = _path(file)
     command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
     command += ["-i", path, "-map", "0:a:0", "-ac", "1"]
     command += ["-ar", str(SAMPLE_RATE), "-f", "s16le", "-"]
@@ -311,7 +323,7 @@ def _pyav(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
             "is in no format that libsndfile reads; for m4a, mp4, webm and others install ffmpeg "
             "(`sudo apt install ffmpeg`) or PyAV (`pip install 'whisper-npu[av]'`)"
         ) from error
-    path = f"/dev/fd/{file.fileno()}"
+    path = _path(file)
     try:
         container = av.open(path, options={"protocol_whitelist": "file,pipe"})
     except av.FFmpegError as error:
