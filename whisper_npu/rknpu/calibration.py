@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +26,7 @@ SYNTHETIC = "a synthetic voice-like sound, no recording"
 
 
 def windows(source: Path, n_mels: int, most: int, n_frames: int = WINDOW) -> list[Float]:
-    """Windows of a recording, or of those in a folder, spread evenly over them.
+    """Windows of a recording, or of recordings of a folder, from all over.
 
     n_frames  from the beginning of one window to that of the next
     return    (n_mels, 3000) float32 each, at most `most`, zeros after `n_frames` frames
@@ -34,14 +35,18 @@ def windows(source: Path, n_mels: int, most: int, n_frames: int = WINDOW) -> lis
     """
     if not source.is_dir():
         return _of_recording(source, n_mels, most, n_frames)
-    files = _spread(sorted(path for path in source.rglob("*") if path.is_file()), most)
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    random.Random(0).shuffle(files)  # noqa: S311  a choice, the same each time
+    share = max(1, most // max(1, len(files)))  # windows of one recording
     found: list[Float] = []
     for path in files:
+        if len(found) >= most:
+            break
         with suppress(AudioError):  # a folder of recordings holds other files as well
-            found += _of_recording(path, n_mels, most, n_frames)
+            found += _of_recording(path, n_mels, share, n_frames)
     if not found:
         raise AudioError(f"{source} holds no recording that can be read")
-    return _spread(found, most)
+    return found
 
 
 def _of_recording(path: Path, n_mels: int, most: int, n_frames: int) -> list[Float]:
