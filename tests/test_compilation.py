@@ -33,6 +33,7 @@ class Toolchain:
     """Stands in for `toolchain.Toolchain`; `spoil` is what its simulator does wrong."""
 
     version = "2.3.2"
+    peak_bytes = 1 << 20
 
     def __init__(self, log: Path, model: Path) -> None:
         self.log = log
@@ -54,13 +55,13 @@ class Toolchain:
         *,
         calibration: list[list[Float]] | None = None,
         rknn: Path | None = None,
-    ) -> dict[str, Any]:
+    ) -> float:
         with self.log.open("a") as log:
             log.write(TABLE)
         self.calibration = calibration
         if rknn:
             rknn.write_bytes(b"RKNN")
-        return {"seconds": 1.5, "peak_rss": 1 << 20}
+        return 1.5
 
     def simulate(self, inputs: list[Float]) -> list[Float]:
         mel, echo = inputs

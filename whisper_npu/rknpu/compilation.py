@@ -109,6 +109,7 @@ class Compilation:
             if layers:
                 self._build(recipe, None)
                 self._verify_layers(recipe, manifest)
+            manifest["verified"]["peak_bytes"] = self.toolchain.peak_bytes
             manifest |= {"sha256": cache.sha256(new / GRAPH)}
             (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             (new / LOG).write_bytes(self.toolchain.log.read_bytes())
@@ -135,7 +136,7 @@ class Compilation:
         if recipe.precision == "int8":
             calibration = [_inputs(m, recipe, i) for i, m in enumerate(self.calibration)]
         seen = self.toolchain.log.stat().st_size
-        built = self.toolchain.build(onnx, recipe.target, calibration=calibration, rknn=rknn)
+        seconds = self.toolchain.build(onnx, recipe.target, calibration=calibration, rknn=rknn)
         placement = read_placement(self.toolchain.log.read_bytes()[seen:].decode(errors="replace"))
         self.say(f"{recipe.target.upper()}: {placement or 'the log names no placement'}")
         keys_values = [f"{kind}_{i}" for i in range(dims.n_text_layer) for kind in ("key", "value")]
@@ -150,8 +151,8 @@ class Compilation:
                 "echoed": [1, 1, 2 * N_ECHO],
             },
             "bytes": rknn.stat().st_size if rknn else 0,
-            "build_seconds": round(built["seconds"], 1),
-            "build_peak_bytes": built["peak_rss"],
+            "build_seconds": round(seconds, 1),
+            "build_peak_bytes": self.toolchain.peak_bytes,
             "placement": asdict(placement) if placement else None,
         }
 

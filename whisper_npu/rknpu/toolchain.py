@@ -116,10 +116,13 @@ class Toolchain:
 
     python  of the toolchain's environment
     log     file to which all that the vendor prints is added
+
+    `peak_bytes` is the most memory that its process has used so far.
     """
 
     def __init__(self, python: Path, log: Path) -> None:
         self.log = log.absolute()
+        self.peak_bytes = 0
         self._python = str(python)
         self._folder = tempfile.TemporaryDirectory(prefix="whisper-npu-")
         self.scratch = Path(self._folder.name)  # the vendor leaves files where it runs
@@ -162,20 +165,21 @@ class Toolchain:
         *,
         calibration: list[list[Float]] | None = None,
         rknn: Path | None = None,
-    ) -> dict[str, Any]:
+    ) -> float:
         """Compile; int8 when there is calibration, a list of the inputs of one run each.
 
         rknn    where the compiled file goes; None: it is only simulated
-        return  seconds, and peak_rss in bytes of the compiler's process so far
+        return  seconds that it took
         """
         dataset = self._dataset(calibration) if calibration else None
-        return self._ask(
+        built = self._ask(
             "build",
             onnx=str(onnx),
             target=target,
             dataset=dataset,
             rknn=str(rknn.absolute()) if rknn else None,
         )
+        return float(built["seconds"])
 
     def _dataset(self, calibration: list[list[Float]]) -> str:
         lines = []
@@ -214,6 +218,7 @@ class Toolchain:
                 f"see {self.log}"
             )
         answer: dict[str, Any] = json.loads(line)
+        self.peak_bytes = answer.get("peak_rss", self.peak_bytes)
         if "error" in answer:
             raise DeviceError(f"the vendor's compiler: {call}: {answer['error']}; see {self.log}")
         return answer
