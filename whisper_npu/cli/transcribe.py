@@ -60,6 +60,13 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     npu_precision: Annotated[
         str, option("--npu-precision", MODEL, "fp16, or int8: faster, less exact; auto: fp16.")
     ] = "auto",
+    npu_path: Annotated[
+        str, option("--npu-path", MODEL, "layers, graph (whisper-npu compile), or auto: faster.")
+    ] = "auto",
+    npu_cores: Annotated[int, option("--npu-cores", MODEL, "NPU cores that run a graph.")] = 1,
+    short_windows: Annotated[
+        bool, option("--short-windows", MODEL, "Graphs of 10 and 20 s for less sound: less exact.")
+    ] = False,
     emulate: Annotated[
         str | None,
         option("--emulate", MODEL, "Run --device npu on an emulated chip: rk3588 or rk3566."),

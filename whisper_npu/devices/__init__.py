@@ -105,6 +105,9 @@ class DeviceOptions:
     device: str = "auto"  # auto, cpu or npu
     precision: str = "auto"  # of the CPU's weights: f32, f16, int8
     npu_precision: str = "auto"  # of the NPU's: fp16, int8
+    npu_path: str = "auto"  # layers, graph (compiled with the vendor's toolchain), or the faster
+    npu_cores: int = 1  # for a graph; layers use them all
+    short_windows: bool = False  # graphs of 10 and 20 s for less sound: an approximation
     emulate: str | None = None  # run the npu device on the emulated NPU of this chip: rk3588
     rknnrt: str | None = None  # the vendor's library, where it is not in its usual place
     plan: bool = False  # tell which layers run where
@@ -135,9 +138,9 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
         return CpuDevice(checkpoint)
     if options.device == "auto":
         return AutoDevice(checkpoint, options)
-    from whisper_npu.devices.npu import NpuDevice
+    from whisper_npu.devices.npu_path import open_npu
 
-    return NpuDevice(checkpoint, options)
+    return open_npu(checkpoint, options)
 
 
 def plan_lines(device: Device) -> list[str]:

@@ -36,9 +36,9 @@ class AutoDevice:
             self._device = self._open_cpu()
 
     def _open_npu(self, options: DeviceOptions) -> Device:
-        from whisper_npu.devices.npu import NpuDevice
+        from whisper_npu.devices.npu_path import open_npu
 
-        self._opened.append(NpuDevice(self._checkpoint, options))
+        self._opened.append(open_npu(self._checkpoint, options))
         return self._opened[-1]
 
     def _open_cpu(self) -> Device:

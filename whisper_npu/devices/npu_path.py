@@ -1,0 +1,107 @@
+"""The two ways over the NPU: layer by layer, or the encoder as one compiled graph.
+
+Which is faster depends on the chip and on its library. Where both are possible, and neither is
+asked for, each encodes one window here and the faster one is taken; the times are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whisper_npu import cache
+from whisper_npu.devices import open_device
+from whisper_npu.devices.graph import GraphOptions, open_graph_device
+from whisper_npu.devices.npu import NpuDevice
+from whisper_npu.errors import DeviceError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices import Device, DeviceOptions
+
+_log = logging.getLogger(__name__)
+
+
+def open_npu(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
+    """Open the NPU by the way asked for, or the faster one.
+
+    Raises OptionError for a way that does not exist, DeviceError when none can be taken.
+    """
+    if options.npu_path not in ("auto", "layers", "graph"):
+        raise OptionError(f"unknown --npu-path {options.npu_path!r}: use auto, layers or graph")
+    if options.emulate is not None:
+        if options.npu_path == "graph":
+            raise OptionError("a graph cannot be emulated: use --npu-path layers")
+        return NpuDevice(checkpoint, options)
+    if options.npu_path == "graph":
+        return _open_graph(checkpoint, options)
+    layers = NpuDevice(checkpoint, options)
+    if options.npu_path == "layers":
+        return layers
+    try:
+        graph = _open_graph(checkpoint, options)
+    except DeviceError as error:
+        _log.info("the NPU runs layer by layer: %s", error)
+        return layers
+    return _faster(checkpoint, layers, graph)
+
+
+def _open_graph(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
+    decoder = open_device(checkpoint, replace(options, device="cpu"))
+    precision = "fp16" if options.npu_precision == "auto" else options.npu_precision
+    chosen = GraphOptions(precision, options.npu_cores, options.short_windows)
+    try:
+        return open_graph_device(checkpoint, decoder, chosen, Path("/"))
+    except DeviceError:
+        decoder.close()
+        raise
+
+
+def _faster(checkpoint: Checkpoint, layers: Device, graph: Device) -> Device:
+    seconds = [_window_seconds(checkpoint, device) for device in (layers, graph)]
+    _log.info(
+        "one window, measured here: %s %.0f ms, %s %.0f ms",
+        layers.name, 1e3 * seconds[0], graph.name, 1e3 * seconds[1],
+    )  # fmt: skip
+    taken, other = (graph, layers) if seconds[1] < seconds[0] else (layers, graph)
+    other.close()
+    return taken
+
+
+def _window_seconds(checkpoint: Checkpoint, device: Device) -> float:
+    """Of encoding 30 s: the better of two runs after one to warm up, measured once."""
+    path = cache.folder() / "npu-path.json"
+    key = f"{cache.fingerprint(checkpoint.folder)} {device.name}"
+    known = _kept(path)
+    if key not in known:
+        mel = np.ones((checkpoint.dims.n_mels, 3000), np.float32)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            device.encode(mel)
+            times.append(time.perf_counter() - start)
+        known[key] = min(times[1:])
+        _keep(path, known)
+    return known[key]
+
+
+def _kept(path: Path) -> dict[str, float]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _keep(path: Path, known: dict[str, float]) -> None:
+    try:
+        with cache.replacing(path) as new:
+            new.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    except OutputError:  # a cache that cannot be written costs the time to measure again
+        return
