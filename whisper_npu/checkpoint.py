@@ -7,6 +7,7 @@ float16. Never a pickle. It does not know what the tensors are for: that is `mod
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +72,7 @@ class Checkpoint:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ModelError(f"{path} is missing: not a complete Whisper model folder") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from error
         if not isinstance(value, dict):
             raise ModelError(f"{path} is damaged: expected a JSON object")
@@ -83,8 +84,8 @@ class Checkpoint:
             value = self.config.get(theirs)
             if type(value) is not int or not 0 < value < 1 << 20:
                 raise ModelError(
-                    f"{self.folder / 'config.json'}: {theirs} is {value!r}, not a plausible size; "
-                    "is this a Whisper model?"
+                    f"{self.folder / 'config.json'}: {theirs} is {reprlib.repr(value)}, "
+                    "not a plausible size; is this a Whisper model?"
                 )
             values[ours] = value
         dims = Dimensions(**values)
@@ -114,7 +115,7 @@ class Checkpoint:
             return tuple((i, h) for i in range(layers // 2, layers) for h in range(n_heads))
         try:
             pairs = tuple((int(layer), int(head)) for layer, head in heads)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{self.folder}/generation_config.json: alignment_heads") from error
         if not all(
             0 <= i < self.dims.n_text_layer and 0 <= h < self.dims.n_text_head for i, h in pairs

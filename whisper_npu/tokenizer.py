@@ -154,11 +154,11 @@ class Tokenizer:
         symbols += "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
         notes = set("♩♪♫♬♭♮♯")
         # a dash or an apostrophe inside a word is speech; at its start it is not
-        found = {self.encode(" -")[0], self.encode(" '")[0]}
+        found = {*self.encode(" -")[:1], *self.encode(" '")[:1]}
         for symbol in [*symbols, *notes]:
             for tokens in (self.encode(symbol), self.encode(f" {symbol}")):
                 if len(tokens) == 1 or symbol in notes:
-                    found.add(tokens[0])
+                    found.update(tokens[:1])  # none: the vocabulary cannot say it
         return tuple(sorted(found))
 
     def suppressed(self, choice: Sequence[int]) -> tuple[int, ...]:
