@@ -74,6 +74,21 @@ def test_a_folder_and_then_nothing_more_to_do(model: str, recordings: Path, tmp_
     assert "0 done, 2 skipped, 1 failed" in again.stderr
 
 
+def test_pages_and_timings(model: str, recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = _run(
+        recordings, "-m", model, "-o", out, "-f", "html", "--timings", "--report", out / "r.html"
+    )
+    assert result.exit_code == 0
+    for stage in ("audio", "features", "encoder", "K/V", "decoder", "word times", "other"):
+        assert f"{stage} " in result.stderr
+        assert f"{stage}: " in (out / "r.html").read_text("utf-8")
+    page = (out / "a.html").read_text("utf-8")
+    assert "<title>a.wav</title>" in page
+    assert 'src="data:audio/' in page
+    assert page.count('class="word') > 1  # each word has its time, though nobody asked
+
+
 def test_stdout_is_the_transcript(model: str, recordings: Path) -> None:
     plain = _run(recordings / "a.wav", "-m", model)
     assert plain.exit_code == 0

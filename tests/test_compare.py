@@ -119,7 +119,7 @@ def test_where_the_devices_part(found: Findings) -> None:
 def test_time_and_memory(found: Findings) -> None:
     for device in found.devices:
         seconds = {stage: figure.value for stage, figure in device.seconds.items()}
-        assert min(seconds.values()) > 0
+        assert [stage for stage in seconds if seconds[stage] == 0] == ["word times"]
         total = sum(seconds.values())
         assert device.real_time_factor.value == pytest.approx(total / 3)
         assert device.peak_memory is not None

@@ -136,7 +136,7 @@ class Batch:
         """Claim and prepare a recording; None: there is nothing to do, and that is reported."""
         resources = ExitStack()
         try:
-            with resources:
+            with resources, self.report.timing():
                 job = self._begin(recording, resources)
                 if job is not None:
                     job.resources = resources.pop_all()
@@ -231,8 +231,9 @@ class Batch:
             if self._options.folder is not None:
                 folder, formats = self._options.folder, self._options.formats
                 paths = writers.write_all(
-                    transcript, folder, recording.output, formats, self._options.subtitles
-                )
+                    transcript, folder, recording.output, formats, self._options.subtitles,
+                    recording=recording.path,
+                )  # fmt: skip
                 outputs = tuple(path.relative_to(folder).as_posix() for path in paths)
             if job.claim and self._journal:
                 entry = Entry(DONE, self._work, job.source, outputs)

@@ -16,7 +16,7 @@ import numpy as np
 from whisper_npu import probe
 from whisper_npu.devices import open_device
 from whisper_npu.errors import OptionError
-from whisper_npu.figures import Figure, Origin
+from whisper_npu.figures import Figure, Origin, origin
 from whisper_npu.stages import recording, stage
 
 if TYPE_CHECKING:
@@ -81,16 +81,16 @@ def bench(
         opened.encode(mel)  # what is prepared on first use belongs to opening
     with closing(opened):
         say(f"{opened.name}: {options.repeats} times")
-        origin: Origin = "emulated" if "emulated" in opened.name else "measured"
+        source = origin(opened.name)
         runs = [_run(opened, mel, options) for _ in range(options.warm_up + options.repeats)]
-        timings = _timings(runs[options.warm_up :], origin)
+        timings = _timings(runs[options.warm_up :], source)
         peak = probe.peak_memory()
-        figures = _speeds(opened.name, checkpoint.dims, timings, origin)
+        figures = _speeds(opened.name, checkpoint.dims, timings, source)
         figures |= _emulated(opened, mel)
         plan = tuple(getattr(getattr(opened, "plan", None), "lines", list)())
-    figures["opening"] = Figure(opening.total, "s", origin)
+    figures["opening"] = Figure(opening.total, "s", source)
     if peak is not None:
-        figures["peak memory"] = Figure(peak / 1e6, "MB", origin)
+        figures["peak memory"] = Figure(peak / 1e6, "MB", source)
     say("limits of this machine")
     figures["memory bandwidth of this machine"] = Figure(probe.bandwidth() / 1e9, "GB/s")
     figures["float32 matmul of numpy here"] = Figure(probe.matmul_rate() / 1e9, "GFLOP/s")
@@ -122,9 +122,9 @@ def _run(device: Device, mel: Any, options: BenchOptions) -> dict[str, float]:
     }
 
 
-def _timings(runs: Sequence[dict[str, float]], origin: Origin) -> tuple[Timing, ...]:
+def _timings(runs: Sequence[dict[str, float]], source: Origin) -> tuple[Timing, ...]:
     def figure(seconds: float) -> Figure:
-        return Figure(1e3 * seconds, "ms", origin)
+        return Figure(1e3 * seconds, "ms", source)
 
     return tuple(
         Timing(name, *(figure(f([run[name] for run in runs])) for f in (median, min, max)))
@@ -133,21 +133,21 @@ def _timings(runs: Sequence[dict[str, float]], origin: Origin) -> tuple[Timing, 
 
 
 def _speeds(
-    device: str, dims: Dimensions, timings: Sequence[Timing], origin: Origin
+    device: str, dims: Dimensions, timings: Sequence[Timing], source: Origin
 ) -> dict[str, Figure]:
     """Rates that follow from the medians."""
     seconds = {timing.stage: timing.median.value / 1e3 for timing in timings}
     window = seconds["encoder"] + seconds["K/V"]
     figures = {
-        "window of 30 s": Figure(1e3 * window, "ms", origin),
-        "tokens": Figure(1 / seconds["token"], "1/s", origin),
-        "encoder and K/V": Figure(encoder_operations(dims) / window / 1e9, "GFLOP/s", origin),
+        "window of 30 s": Figure(1e3 * window, "ms", source),
+        "tokens": Figure(1 / seconds["token"], "1/s", source),
+        "encoder and K/V": Figure(encoder_operations(dims) / window / 1e9, "GFLOP/s", source),
     }
     precision = re.search(r"^cpu (?:\w+\+)?(f32|f16|int8)", device)
     if precision:
         n_bytes = decoder_weights(dims) * _WEIGHT_BYTES[precision[1]]
         rate = n_bytes / seconds["token"] / 1e9
-        figures["decoder, weights alone"] = Figure(rate, "GB/s", origin)
+        figures["decoder, weights alone"] = Figure(rate, "GB/s", source)
     return figures
 
 

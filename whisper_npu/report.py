@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import OutputError
+from whisper_npu.stages import recording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DONE, SKIPPED, FAILED, INTERRUPTED = "done", "skipped", "failed", "interrupted"
 _THERMAL = Path("/sys/class/thermal")
@@ -38,9 +44,21 @@ class Report:
     device: str = ""
     total: int | None = None  # recordings, begun or not; None: nobody knows, we watch
     results: list[Result] = field(default_factory=list)
+    stages: Counter[str] = field(default_factory=Counter)  # seconds, by stage
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _started: float = field(default_factory=time.monotonic)
     _hottest: float | None = None  # degrees Celsius
     _throttled: bool | None = None
+
+    @contextmanager
+    def timing(self) -> Iterator[None]:
+        """The block's time counts by stage. Workers, and what is prepared ahead, overlap."""
+        try:
+            with recording() as stages:
+                yield
+        finally:
+            with self._lock:
+                self.stages.update(stages.seconds)
 
     def add(self, result: Result) -> None:
         """One recording has ended; a good moment to look at the board."""
@@ -76,6 +94,7 @@ class Report:
             "audio_seconds": round(seconds, 2),
             "elapsed_seconds": round(elapsed, 2),
             "rtf": round(elapsed / seconds, 4) if seconds else None,
+            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "hottest_celsius": self._hottest,
             "throttled": self._throttled,

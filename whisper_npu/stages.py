@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-STAGES = ("audio", "features", "encoder", "K/V", "decoder", "other")
+STAGES = ("audio", "features", "encoder", "K/V", "decoder", "word times", "other")
 
 
 class Stages:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from whisper_npu.stages import stage
 from whisper_npu.tokenizer import TIME_PRECISION
 from whisper_npu.transcript import Segment, Word
 
@@ -47,6 +48,7 @@ class Timing:
     probability: float
 
 
+@stage("word times")
 def align(  # noqa: PLR0913  what one alignment takes
     device: Device,
     encoded: Any,

@@ -18,6 +18,7 @@ from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.options import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
+from whisper_npu.stages import stage
 from whisper_npu.timing import (
     Punctuation,
     Span,
@@ -219,11 +220,15 @@ class Transcription:
             duration=self.duration,
         )
 
+    @stage("encoder")
+    def _encode(self, mel: Float) -> Any:
+        return self._model.device.encode(mel)
+
     def _window(self, clip_end: int) -> Iterator[Event]:
         """Transcribe the window at the state's seek, and move the state behind it."""
         state = self.state
         size = min(WINDOW, self._features.n_frames - state.seek, clip_end - state.seek)
-        encoded = self._model.device.encode(self._features.window(state.seek, size))
+        encoded = self._encode(self._features.window(state.seek, size))
         self._hear_language(encoded, whole=size == WINDOW)
         hypothesis = self._decode(encoded)
         if self._is_silence(hypothesis):
@@ -269,7 +274,7 @@ class Transcription:
             return
         if not whole:  # languages are told by what was trained: silence behind the audio
             heard = self._features.window(state.seek, silence=True)
-            encoded = self._model.device.encode(heard)
+            encoded = self._encode(heard)
         probabilities, _ = self._model.decoder.detect_language(encoded)
         best = max(probabilities, key=lambda code: probabilities[code])
         self.state = replace(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from whisper_npu.accuracy import Difference, Errors, difference
 from whisper_npu.divergence import Divergence, Step, first_divergence
 from whisper_npu.errors import OptionError, ToleranceError
-from whisper_npu.figures import Figure, Origin
+from whisper_npu.figures import Figure, Origin, origin
 from whisper_npu.layers import LayerError, suspect
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Work:
     @property
     def origin(self) -> Origin:
         """Whether its times are those of the hardware it is named after."""
-        return "emulated" if "emulated" in self.name else "measured"
+        return origin(self.name)
 
     @property
     def total(self) -> float:

@@ -214,8 +214,10 @@ class _Crew:
         seconds = job.features.n_frames / FRAMES_PER_SECOND
         self._batch.say_started(job, seconds, before)
         try:
-            run = engine.begin(job.features, job.state)
-            if not self._hear(job, run, job.features.n_frames):
+            with self._batch.report.timing():
+                run = engine.begin(job.features, job.state)
+                whole = self._hear(job, run, job.features.n_frames)
+            if not whole:
                 self._batch.interrupt(job)
                 return
         except (AudioError, OptionError, OutputError) as error:

@@ -1,4 +1,4 @@
-"""A transcript -> txt, srt, vtt, tsv, json, csv, lrc: the bytes, and files that are never half.
+"""A transcript -> txt srt vtt tsv json csv lrc html: the bytes, and files that are never half.
 
 Names and bytes are openai/whisper's (csv and lrc: whisper.cpp's), less its faults: emptied
 segments make no cue, `-->` in a text cannot end a cue's times, NaN is null.
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cache import replacing
 from whisper_npu.errors import OptionError
+from whisper_npu.pages.transcript import audio_source, page
+from whisper_npu.recordings import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -137,6 +139,11 @@ def json_(transcript: Transcript, _: SubtitleOptions) -> str:
     return json.dumps(result, allow_nan=False)
 
 
+def html(transcript: Transcript, _: SubtitleOptions) -> str:
+    """A page to read and listen along; the reader chooses the recording."""
+    return page(transcript, "Transcript")
+
+
 def segment_record(segment: Segment) -> dict[str, Any]:
     """A segment as JSON knows it."""
     record: dict[str, Any] = {
@@ -177,6 +184,7 @@ FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
     "json": json_,
     "csv": csv_,
     "lrc": lrc,
+    "html": html,
 }
 
 
@@ -275,17 +283,26 @@ def write(path: Path, text: str) -> None:
         new.write_bytes(text.encode())
 
 
-def write_all(
+def write_all(  # noqa: PLR0913  what, where to and how
     transcript: Transcript,
     folder: Path,
     stem: str,
     names: Sequence[str],
     options: SubtitleOptions | None = None,
+    *,
+    recording: Path | None = None,
 ) -> list[Path]:
-    """Write folder/stem.format for each format. Raises OutputError."""
+    """Write folder/stem.format for each format. Raises OutputError.
+
+    recording  what was transcribed, for the page that plays it
+    """
     paths = []
     for name in names:
         path = folder / f"{stem}.{name}"
-        write(path, FORMATS[name](transcript, options or SubtitleOptions()))
+        if name == "html" and recording is not None:
+            text = page(transcript, printable(recording.name), audio_source(recording, path.parent))
+        else:
+            text = FORMATS[name](transcript, options or SubtitleOptions())
+        write(path, text)
         paths.append(path)
     return paths

@@ -83,7 +83,8 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         option("--output-dir -o", OUTPUT, "Folder for the files; - or nothing: stdout."),
     ] = None,
     output_format: Annotated[
-        str, option("--output-format -f", OUTPUT, "txt, srt, vtt, tsv, json, csv, lrc; or all.")
+        str,
+        option("--output-format -f", OUTPUT, "txt srt vtt tsv json csv lrc html, or all."),
     ] = "txt",
     output_name: Annotated[
         str | None, option("--output-name", OUTPUT, "File name without extension, for one input.")
@@ -123,8 +124,11 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     shared_paths: Annotated[
         bool, option("--shared-paths", BATCH, "Boards find the inputs themselves: send no content.")
     ] = False,
+    timings: Annotated[
+        bool, option("--timings", OUTPUT, "Say where the time went, on stderr.")
+    ] = False,
     report: Annotated[
-        Path | None, option("--report", BATCH, "Write what became of each recording as JSON.")
+        Path | None, option("--report", BATCH, "What became of each recording, as JSON or .html.")
     ] = None,
     task: Annotated[
         str, option("--task", SPEECH, "transcribe, or translate into English.")
@@ -266,6 +270,8 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     temperatures = fallback_temperatures(temperature, temperature_increment_on_fallback)
     options = TranscribeOptions(temperatures=temperatures, **_chosen(ctx, TranscribeOptions))
     subtitles = SubtitleOptions(**_chosen(ctx, SubtitleOptions))
+    if "html" in output_format:  # words follow the sound there
+        options = dataclasses.replace(options, word_timestamps=True)
     if subtitles.needs_words and not options.word_timestamps:
         raise OptionError("subtitles laid out by words need --word-timestamps")
     folder = None if output_dir in (None, "-") else Path(output_dir)
@@ -295,7 +301,20 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     finally:
         show.close()
         _conclude(batch, report)
+        if timings:
+            _tell_timings(batch)
     raise typer.Exit(batch.report.exit_code)
+
+
+def _tell_timings(batch: Batch) -> None:
+    from whisper_npu import terminal
+    from whisper_npu.figures import Figure, origin
+
+    device = batch.report.device
+    seconds = {
+        stage: Figure(spent, "s", origin(device)) for stage, spent in batch.report.stages.items()
+    }
+    terminal.console(stderr=True).print(terminal.stage_table([(device, seconds)]))
 
 
 def _named(recordings: list[Recording], name: str | None) -> list[Recording]:
@@ -339,6 +358,7 @@ def _n_bytes(text: str | None) -> int | None:
 
 def _conclude(batch: Batch, report: Path | None) -> None:
     """Say what became of the recordings."""
+    from whisper_npu.pages.batch import page
     from whisper_npu.report import FAILED
     from whisper_npu.writers import write
 
@@ -348,7 +368,8 @@ def _conclude(batch: Batch, report: Path | None) -> None:
     elif results and results[0].status == FAILED:
         _say(f"whisper-npu: {results[0].recording}: {results[0].reason}")
     if report is not None:
-        write(report, batch.report.json())
+        as_page = report.suffix.lower() in (".html", ".htm")
+        write(report, page(batch.report) if as_page else batch.report.json())
 
 
 def _chosen(ctx: typer.Context, options: type[Any]) -> dict[str, Any]:

@@ -42,15 +42,21 @@ def page(transcript: Transcript, title: str, audio: str | None = None) -> str:
     )
 
 
-def audio_source(recording: Path, folder: Path) -> str:
+def audio_source(recording: Path, folder: Path) -> str | None:
     """What a page in `folder` plays: the recording itself, or a link where that is large.
 
-    Raises OSError when the recording cannot be read.
+    None: it cannot be read, or not again.
     """
-    if recording.stat().st_size > EMBEDDED:
-        return quote(os.path.relpath(recording, folder))
+    try:
+        if not recording.is_file():
+            return None
+        if recording.stat().st_size > EMBEDDED:
+            return quote(os.fsencode(os.path.relpath(recording, folder)))
+        content = base64.b64encode(recording.read_bytes()).decode()
+    except OSError:
+        return None
     kind = mimetypes.guess_type(recording.name)[0] or "audio/wav"
-    return f"data:{kind};base64,{base64.b64encode(recording.read_bytes()).decode()}"
+    return f"data:{kind};base64,{content}"
 
 
 def clock(seconds: float) -> str:

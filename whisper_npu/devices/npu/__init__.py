@@ -76,7 +76,6 @@ class NpuDevice:
         arena.sync_to_device()
         return NpuOps(self._cores, image, arena, floats.copy(), self.plan)
 
-    @stage("encoder")
     def encode(self, mel: Float, *, observe: Observer | None = None) -> list[tuple[Float, Float]]:
         ops: Any = Observed(self._ops, read, observe) if observe else self._ops
         frames = Stream(tiling.tile(np.ascontiguousarray(mel.T), tiling.C_STRIP))

@@ -1,0 +1,27 @@
+"""What became of a batch -> a page for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whisper_npu.figures import Figure, origin
+from whisper_npu.pages import render
+from whisper_npu.pages.charts import bars
+
+if TYPE_CHECKING:
+    from whisper_npu.report import Report
+
+
+def page(report: Report) -> str:
+    """HTML of a batch: one file, no network, nothing runs."""
+    source = origin(report.device)
+    seconds = {stage: Figure(spent, "s", source) for stage, spent in report.stages.items()}
+    return render(
+        "batch",
+        title=f"{len(report.results)} recordings on {report.device or 'no device'}",
+        summary=report.summary(),
+        origin="" if source == "measured" else source,
+        results=report.results,
+        stages=list(seconds),
+        bars=bars([(report.device, seconds)], list(seconds)) if seconds else [],
+    )
