@@ -7,7 +7,9 @@ for another machine); then everything runs on `reference`, much slower. `status`
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from whisper_npu.kernels import tiles
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,3 +34,7 @@ def status() -> Status:
     if native is None:
         return Status((), f"no compiled kernels ({_reason}): install again with a C++ compiler")
     return Status(tuple(native.instruction_sets()), "")
+
+
+# what lies between two matmuls of the NPU: compiled where there is a compiler
+glue: Any = native.tiles if native is not None else tiles

@@ -124,6 +124,9 @@ nb::object gelu(const std::string& isa, Vector x) {
 
 }  // namespace whisper_npu
 
+namespace whisper_npu {
+void bind_tiles(nb::module_& m);  // tiles_binding.cpp
+}
 using namespace whisper_npu;
 
 NB_MODULE(_native, m) {
@@ -133,4 +136,5 @@ NB_MODULE(_native, m) {
         "gelu"_a, "residual"_a.none(), "threads"_a);
   m.def("layer_norm", layer_norm, "isa"_a, "x"_a, "weight"_a, "bias"_a);
   m.def("gelu", gelu, "isa"_a, "x"_a);
+  bind_tiles(m);
 }

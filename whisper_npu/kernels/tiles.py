@@ -185,16 +185,15 @@ def strips(x: Float, out: Array, out_scale: Float | None) -> None:
     _store(padded, out, out_scale)
 
 
-def columns(stream: Float, stride: int, out: Half) -> None:
-    """The three taps of a convolution over time side by side, zero before and behind.
+def tap(stream: Float, tap: int, step: int, out: Half) -> None:
+    """One of the three taps of a convolution over time, zero before the first frame and behind.
 
-    stream  (D/4, F, 4)           float32
-    out     (3 D/s, F/stride, s)  float16  column tap * D + d of row m is frame m * stride + tap - 1
+    stream  (D/4, F, 4)       float32
+    tap                       0, 1 or 2
+    out     (D/s, F/step, s)  float16  row m is frame m * step + tap - 1
     """
-    y = np.pad(_rows(stream), ((1, 1), (0, 0)))
-    n_frames = stream.shape[1]
-    taps = [y[tap : tap + n_frames : stride] for tap in range(3)]
-    _store(np.concatenate(taps, axis=1), out, None)
+    frames = np.pad(_rows(stream), ((1, 1), (0, 0)))
+    _store(frames[tap : tap + stream.shape[1] : step], out, None)
 
 
 def _rows(x: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.kernels import tiles as glue
+from whisper_npu.kernels import glue
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.cores import Piece
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from whisper_npu.devices.npu.activations import Heads, Operand, Product, Stream, read
 from whisper_npu.errors import DeviceFault
-from whisper_npu.kernels import reference
-from whisper_npu.kernels import tiles as glue
+from whisper_npu.kernels import glue, reference
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.cores import Piece
 
@@ -67,7 +66,13 @@ class NpuOps:
         entry = self._image.entries[conv.name]
         n_rows = stream.values.shape[1] // stride
         a = self._operand(conv.name, n_rows, entry.k, "fp16")
-        glue.columns(stream.values, stride, a.values[: 3 * conv.n_in // a.values.shape[2]])
+        n_strips = conv.n_in // a.values.shape[2]
+
+        def gather(tap: int) -> None:
+            part = a.values[tap * n_strips : (tap + 1) * n_strips]
+            glue.tap(stream.values, tap, stride, part)
+
+        self._cores.each(gather, range(3))
         a.memory.sync_to_device()
         out = np.empty((conv.n_out // 4, n_rows, 4), np.float32)
 
