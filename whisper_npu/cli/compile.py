@@ -39,6 +39,12 @@ def compile_model(  # noqa: PLR0913  one parameter for each option
 
     The toolchain gets an environment of its own on first use (700 MB). A graph that differs from
     our encoder is refused. The results are folders; copy those to the cache of a board.
+
+    For example:
+
+      whisper-npu compile base --target rk3588 --target rk3566
+
+      whisper-npu compile base --target rk3588 --precision int8 --calibrate recordings/
     """
     from whisper_npu import hub
     from whisper_npu.checkpoint import Checkpoint

@@ -42,7 +42,10 @@ def show(
     ctx: typer.Context,
     command: Annotated[str, typer.Argument(help="Whose options to show.")] = "transcribe",
 ) -> None:
-    """Print each option, its value, and who set it: default, the file, or a variable."""
+    """Print each option, its value, and who set it: default, the file, or a variable.
+
+    For example: whisper-npu config show transcribe
+    """
     from whisper_npu.errors import OptionError
 
     root: Any = ctx.find_root().command
@@ -57,5 +60,8 @@ def show(
 
 @app.command()
 def path() -> None:
-    """Print where the configuration file is read from."""
+    """Print where the configuration file is read from.
+
+    For example: whisper-npu config path
+    """
     typer.echo(settings.config_file())

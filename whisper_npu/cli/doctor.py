@@ -29,6 +29,12 @@ def doctor(
     """Say whether this machine is ready, and how to mend what is not.
 
     Exits with 0 when nothing failed, 6 when the NPU failed, 5 when a model did.
+
+    For example:
+
+      whisper-npu doctor
+
+      whisper-npu doctor --device npu --model base --json
     """
     from whisper_npu.doctor import diagnose
     from whisper_npu.errors import OptionError

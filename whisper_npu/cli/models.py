@@ -20,7 +20,10 @@ def _say(line: str) -> None:
 
 @app.command("list")
 def list_models() -> None:
-    """Show the models known by a short name, and which of them are here."""
+    """Show the models known by a short name, and which of them are here.
+
+    For example: whisper-npu models list
+    """
     from whisper_npu import hub
 
     typer.echo(f"{'name':<18} {'size':>9}  {'licence':<11} here  hub")
@@ -37,7 +40,10 @@ def list_models() -> None:
 def pull(
     name: Name, *, offline: Annotated[bool, typer.Option(help="Never use the network.")] = False
 ) -> None:
-    """Download a model and verify it; an interrupted download is continued."""
+    """Download a model and verify it; an interrupted download is continued.
+
+    For example: whisper-npu models pull small
+    """
     from whisper_npu import hub
 
     typer.echo(hub.pull(resolve(name), offline=offline, say=_say))
@@ -51,7 +57,10 @@ def verify(
         bool, typer.Option(help="Remove damaged files and fetch them again.")
     ] = False,
 ) -> None:
-    """Compare each file of a downloaded model with its checksum."""
+    """Compare each file of a downloaded model with its checksum.
+
+    For example: whisper-npu models verify --repair small
+    """
     from whisper_npu import hub
     from whisper_npu.errors import ModelError
 
@@ -74,7 +83,10 @@ def verify(
 
 @app.command()
 def path(name: Name) -> None:
-    """Print the folder of a model that is on this machine."""
+    """Print the folder of a model that is on this machine.
+
+    For example: whisper-npu models path small
+    """
     from whisper_npu import hub
 
     typer.echo(hub.find(name, offline=True))
@@ -82,7 +94,10 @@ def path(name: Name) -> None:
 
 @app.command()
 def rm(name: Name) -> None:
-    """Delete a downloaded model."""
+    """Delete a downloaded model.
+
+    For example: whisper-npu models rm small
+    """
     from whisper_npu import hub
 
     freed = hub.remove(resolve(name))

@@ -1,0 +1,192 @@
+"""The house as it is: imports go down, each library has one door, help is quick and complete."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer.main
+
+from whisper_npu.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(__file__).parent.parent / "whisper_npu"
+
+# a room imports from its own floor and from those below; "" is the package itself
+FLOORS = [
+    floor.split(" ")
+    for floor in (
+        "__main__ cli",
+        "terminal",
+        "batch bench cluster compare doctor workers ",
+        "verdict journal references report probe",
+        "transcribe",
+        "options speech",
+        "decoding timing divergence layers",
+        "devices",
+        "weights_cache rknpu model kernels",
+        "features tokenizer checkpoint hub writers machine pages",
+        "audio accuracy published recordings settings",
+        "cache figures stages interrupts transcript",
+        "errors",
+    )
+]
+
+DOORS = {
+    "av": ("audio",),
+    "ctypes": ("rknpu.librknnrt",),
+    "distributed": ("cluster",),
+    "huggingface_hub": ("hub",),
+    "jinja2": ("pages",),
+    "jiwer": ("accuracy",),
+    "onnx": ("rknpu.export",),
+    "rich": ("terminal",),
+    "rknn": ("rknpu.compiler",),
+    "rknnlite": ("rknpu.graph",),
+    "safetensors": ("checkpoint",),
+    "soundfile": ("audio",),
+    "soxr": ("audio",),
+    "tokenizers": ("tokenizer",),
+    "tomli": ("settings",),
+    "tqdm": ("cli",),
+    "typer": ("cli",),
+    "whisper_normalizer": ("accuracy",),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix("__init__").removesuffix("."), path
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Dotted names that a module imports when it runs, anywhere in it."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return frozenset(found)
+
+
+ROOMS = {name.split(".")[0] for name, _ in modules()}
+
+
+def rooms(path: Path) -> set[str]:
+    """Rooms of the house that a module imports from."""
+    parts = [name.split(".") for name in imports(path) if name.split(".")[0] == "whisper_npu"]
+    return {part[1] if len(part) > 1 and part[1] in ROOMS else "" for part in parts}
+
+
+def floor(room: str) -> int:
+    return next(i for i, floor in enumerate(FLOORS) if room in floor)
+
+
+def test_every_room_has_a_floor() -> None:
+    placed = [room for floor in FLOORS for room in floor]
+    assert len(placed) == len(set(placed))
+    assert not ROOMS - set(placed)
+
+
+def test_imports_only_go_down() -> None:
+    climbing = [
+        f"{name} imports {room}"
+        for name, path in modules()
+        for room in rooms(path)
+        if floor(room) < floor(name.split(".")[0])
+    ]
+    assert climbing == []
+
+
+def test_rooms_of_a_floor_do_not_import_each_other_in_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, path in modules():
+        room = name.split(".")[0]
+        graph.setdefault(room, set()).update(rooms(path) - {room})
+    TopologicalSorter(graph).prepare()
+
+
+def test_each_library_has_one_door() -> None:
+    elsewhere = []
+    for name, path in modules():
+        for library in {imported.split(".")[0] for imported in imports(path)}:
+            own = library in ("whisper_npu", "numpy", "__future__")
+            if own or (library in sys.stdlib_module_names and library not in DOORS):
+                continue
+            doors = DOORS.get(library, ())
+            if not any(name == door or name.startswith(f"{door}.") for door in doors):
+                elsewhere.append(f"{name} imports {library}")
+    assert elsewhere == []
+
+
+def test_names_say_what_is_inside() -> None:
+    vague = {"utils", "util", "helpers", "common", "core", "base", "manager", "misc"}
+    assert [name for name, _ in modules() if name.split(".")[-1] in vague] == []
+    assert [name for name, path in modules() if len(path.read_text().splitlines()) > 450] == []
+    undocumented = [n for n, p in modules() if ast.get_docstring(ast.parse(p.read_text())) is None]
+    assert undocumented == []
+
+
+def test_no_except_swallows_bugs() -> None:
+    bare = [
+        f"{name}:{handler.lineno}"
+        for name, path in modules()
+        for handler in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(handler, ast.ExceptHandler) and handler.type is None
+    ]
+    assert bare == []
+
+
+def commands(group: Any = None, path: str = "whisper-npu") -> Iterator[tuple[str, Any]]:
+    """Every command with what is typed to run it."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+@pytest.mark.parametrize(("typed", "command"), list(commands()))
+def test_every_command_has_help_and_an_example(typed: str, command: Any) -> None:
+    text = command.help or ""
+    assert text
+    assert typed in text.split("For example:")[-1], f"{typed} has no example"
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{typed}: {parameter.name} has no help"
+
+
+HEAVY = ("numpy", "soundfile", "tokenizers", "huggingface_hub", "jinja2", "jiwer", "tqdm")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = f"""
+import sys
+from whisper_npu.cli import app
+for words in {[typed.split()[1:] for typed, _ in commands()]} + [[]]:
+    try:
+        app([*words, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, words
+    assert not set({HEAVY}) & set(sys.modules), (words, set({HEAVY}) & set(sys.modules))
+"""
+    python = [sys.executable, "-c", program]
+    done = subprocess.run(python, capture_output=True, text=True, check=False, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
