@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 from fake_speech import Watcher
+from typer.testing import CliRunner
 
 from whisper_npu import cluster
 from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.cli import app
+from whisper_npu.devices import DeviceOptions
 from whisper_npu.errors import DeviceError, ModelError
 from whisper_npu.journal import FOLDER
 from whisper_npu.options import TranscribeOptions
@@ -90,7 +93,7 @@ def _batch(folder: Path, out: Path, model: str, watcher: Watcher) -> tuple[Batch
     opening = Opening(model, "cpu", OPTIONS)
     options = BatchOptions(out, ("txt", "json"))
     batch = Batch(find([folder]), options, {"model": opening.fingerprint}, None, watcher)
-    return batch, cluster.Task(model, "cpu", OPTIONS, opening.fingerprint)
+    return batch, cluster.Task(model, DeviceOptions("cpu"), OPTIONS, opening.fingerprint)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -121,7 +124,9 @@ def test_the_npu_is_asked_for(
 
     batch, task = _batch(recordings / "r00.wav", tmp_path / "out", model, Watcher())
     client = Mock()
-    dispatch = cluster._Dispatch(batch, client, replace(task, device=device), shared=False)
+    dispatch = cluster._Dispatch(
+        batch, client, replace(task, device=DeviceOptions(device)), shared=False
+    )
     job = batch.next_job()
     assert job is not None
     dispatch._send(job)
@@ -165,3 +170,15 @@ def test_nobody_at_the_address(recordings: Path, tmp_path: Path, model: str) -> 
     batch, task = _batch(recordings, tmp_path / "out", model, Watcher())
     with pytest.raises(DeviceError, match="no Dask scheduler"):
         cluster.run(batch, "tcp://127.0.0.1:9", task)
+
+
+def test_the_command(boards: Any, recordings: Path, tmp_path: Path, model: str) -> None:
+    (recordings / "r05.wav").write_bytes(b"no recording")
+    arguments = ["transcribe", str(recordings), "-m", model, "-o", str(tmp_path / "out")]
+    arguments += ["--device", "cpu", "--without-timestamps", "--sample-len", "3"]
+    arguments += ["--cluster", boards.scheduler_address, "--report", str(tmp_path / "report")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 3, result.output
+    summary = json.loads((tmp_path / "report").read_text())["summary"]
+    assert (summary["done"], summary["failed"]) == (N_RECORDINGS - 1, 1)
+    assert "cpu" in summary["device"]

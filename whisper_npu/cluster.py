@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as LocalFuture
 
     from whisper_npu.batch import Batch, Job
+    from whisper_npu.devices import DeviceOptions
     from whisper_npu.options import TranscribeOptions
 
 _LOOK = 0.2  # seconds between two looks for a signal
@@ -36,7 +37,7 @@ class Task:
     """How every recording of a batch is transcribed, wherever that is."""
 
     model: str | None
-    device: str
+    device: DeviceOptions
     options: TranscribeOptions
     weights: str  # fingerprint: all boards must have the same
     offline: bool = False
@@ -105,6 +106,10 @@ def run(batch: Batch, address: str, task: Task, *, shared: bool = False) -> None
             batch.tell(0)
 
 
+def _needs_npu(device: DeviceOptions) -> bool:
+    return device.device == "npu" and device.emulate is None
+
+
 class _Dispatch:
     def __init__(self, batch: Batch, client: Any, task: Task, *, shared: bool) -> None:
         self._batch = batch
@@ -162,7 +167,7 @@ class _Dispatch:
                 name,
                 content,
                 pure=False,
-                resources={"NPU": 1} if self._task.device.startswith("npu") else None,
+                resources={"NPU": 1} if _needs_npu(self._task.device) else None,
             )
         self._sent[future] = job
 

@@ -294,7 +294,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
             if cluster:
                 from whisper_npu import cluster as boards
 
-                job = boards.Task(model, device, options, opening.fingerprint, offline)
+                job = boards.Task(model, devices, options, opening.fingerprint, offline)
                 boards.run(batch, cluster, job, shared=shared_paths)
             else:
                 crew.run(batch, opening.engine, workers, _n_bytes(max_memory))
