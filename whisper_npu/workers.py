@@ -146,14 +146,13 @@ def run(
     """
     if n_workers < 1:
         raise OptionError(f"{n_workers} workers cannot do anything")
-    crew = _Crew(batch, open_engine, max_memory)
+    if batch.report.total is not None:
+        n_workers = min(n_workers, batch.report.total)
+    crew = _Crew(batch, open_engine, n_workers, max_memory)
     threads = [
         threading.Thread(target=crew.work, args=(number,), name=f"worker {number}")
-        for number in range(
-            n_workers if batch.report.total is None else min(n_workers, batch.report.total)
-        )
+        for number in range(n_workers)
     ]
-    crew.n_active = len(threads)
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
@@ -165,10 +164,15 @@ def run(
 
 class _Crew:
     def __init__(
-        self, batch: Batch, open_engine: Callable[[int], Engine], max_memory: int | None
+        self,
+        batch: Batch,
+        open_engine: Callable[[int], Engine],
+        n_workers: int,
+        max_memory: int | None,
     ) -> None:
         self.error: BaseException | None = None
-        self.n_active = 0
+        self._n_staying = n_workers
+        self._door = threading.Lock()
         self._batch = batch
         self._open_engine = open_engine
         self._max_memory = max_memory
@@ -181,8 +185,6 @@ class _Crew:
         except BaseException as error:  # noqa: BLE001  raised again by `run`, in the main thread
             self.error = self.error or error
             self._batch.stop()
-        finally:
-            self.n_active -= 1
 
     def _serve(self, number: int, stack: ExitStack) -> None:
         engine = None
@@ -200,9 +202,17 @@ class _Crew:
                     upcoming = ahead.submit(self._batch.next_job)
                 self._transcribe(job, engine)
             if crowded:
-                if self.n_active > 1 and self._is_above_memory():
+                if self._is_above_memory() and self._may_leave():
                     return  # fewer workers need less
                 upcoming = ahead.submit(self._batch.next_job)
+
+    def _may_leave(self) -> bool:
+        """Whether somebody stays, if we go."""
+        with self._door:
+            if self._n_staying == 1:
+                return False
+            self._n_staying -= 1
+            return True
 
     def _is_above_memory(self) -> bool:
         return self._max_memory is not None and anonymous_memory() > self._max_memory

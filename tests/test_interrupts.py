@@ -1,0 +1,57 @@
+"""The first signal asks, the second ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from whisper_npu.errors import Interrupted
+from whisper_npu.interrupts import finishing
+
+WORK = """
+import sys, time
+from whisper_npu.interrupts import finishing
+with finishing(lambda: print("stopping", flush=True), lambda text: None):
+    print("working", flush=True)
+    time.sleep(60)  # a window that takes its time
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_asks(number: signal.Signals, code: int) -> None:
+    stopped = []
+    before = signal.getsignal(number)
+
+    def work() -> None:
+        with finishing(lambda: stopped.append(1), lambda _: None):
+            os.kill(os.getpid(), number)
+            assert stopped == [1]
+
+    with pytest.raises(Interrupted) as caught:
+        work()
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_ends_at_once() -> None:
+    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as talk:
+        assert talk.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        assert talk.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def test_a_background_job_goes_on_ignoring() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with finishing(lambda: pytest.fail("not asked"), lambda _: None):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
