@@ -45,6 +45,7 @@ class Show:
         self._began = time.monotonic()
         self._worked = 0.0
         self._bar = tqdm(
+            total=1.0,  # until the first recording tells its length
             unit="s",
             disable=None,
             file=sys.stderr,
