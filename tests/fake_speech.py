@@ -34,6 +34,10 @@ class Lines:
     def n_frames(self) -> int:
         return 3000 * len(self.lines)
 
+    @property
+    def duration(self) -> float:
+        return self.n_frames / 100
+
     def window(
         self, start: int, n_frames: int = 3000, *, silence: bool = False
     ) -> NDArray[np.float32]:

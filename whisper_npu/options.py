@@ -10,6 +10,7 @@ import numpy as np
 from whisper_npu.decoding import DecodingOptions
 from whisper_npu.errors import OptionError
 from whisper_npu.features import FRAMES_PER_SECOND
+from whisper_npu.speech import SpeechOptions, require_detector
 from whisper_npu.timing import APPENDED, PREPENDED
 from whisper_npu.tokenizer import language_code
 
@@ -45,6 +46,11 @@ class TranscribeOptions:
     prepend_punctuations: str = PREPENDED
     append_punctuations: str = APPENDED
     hallucination_silence_threshold: float | None = None  # seconds around what may be invented
+    vad: bool = False  # hear nothing but speech, as a detector finds it
+    vad_threshold: float = 0.5
+    vad_min_speech_duration_ms: float = 0
+    vad_min_silence_duration_ms: float = 2000
+    vad_speech_pad_ms: float = 400
     clip_timestamps: tuple[float, ...] = (0.0,)  # seconds: start, end, start, end, ...
     seed: int = 0  # of sampling
 
@@ -54,6 +60,9 @@ class TranscribeOptions:
         self._check_temperatures()
         self._check_needs()
         self._check_clips()
+        if self.vad:
+            require_detector()
+        _ = self.speech
         for temperature in self.temperatures:
             self.at(temperature)
 
@@ -82,6 +91,16 @@ class TranscribeOptions:
             raise OptionError("clip_timestamps must be seconds from 0 upward")
         if not all(a < b for a, b in pairwise(clips)):
             raise OptionError("clip_timestamps must rise: start, end, start, end, ...")
+
+    @property
+    def speech(self) -> SpeechOptions:
+        """What the detector takes for speech."""
+        return SpeechOptions(
+            self.vad_threshold,
+            self.vad_min_speech_duration_ms / 1000,
+            self.vad_min_silence_duration_ms / 1000,
+            self.vad_speech_pad_ms / 1000,
+        )
 
     def at(self, temperature: float) -> DecodingOptions:
         """Options for one window at one temperature."""

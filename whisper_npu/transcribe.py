@@ -18,6 +18,7 @@ from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.options import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
+from whisper_npu.speech import Detector, SpeechOnly, spans, within
 from whisper_npu.stages import stage
 from whisper_npu.timing import (
     Punctuation,
@@ -32,7 +33,7 @@ from whisper_npu.transcript import Segment, Transcript
 from whisper_npu.writers import segment_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.decoding import Hypothesis
     from whisper_npu.devices import Device
+    from whisper_npu.features import LogMel
 
     Float = NDArray[np.float32]
 
@@ -54,7 +56,12 @@ class Features(Protocol):
 
     @property
     def n_frames(self) -> int:
-        """Frames of 10 ms that hold audio."""
+        """Frames of 10 ms to be heard."""
+        ...
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the recording."""
         ...
 
     def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
@@ -122,9 +129,9 @@ class Model:
         """
         n_mels = self.checkpoint.dims.n_mels
         if isinstance(audio, np.ndarray):
-            return Transcription(self, log_mel([audio], n_mels), options, state)
+            return Transcription(self, hear([audio], n_mels, options), options, state)
         with open_audio(audio) as opened:
-            return Transcription(self, log_mel(opened.blocks, n_mels), options, state)
+            return Transcription(self, hear(opened.blocks, n_mels, options), options, state)
 
     def segments(
         self, audio: Source | Float, options: TranscribeOptions = DEFAULT
@@ -151,6 +158,19 @@ class Model:
         self.close()
 
 
+def hear(blocks: Iterable[Float], n_mels: int, options: TranscribeOptions) -> LogMel | SpeechOnly:
+    """Features of a recording, or of the speech in it: blocks (S,) float32 at 16 kHz.
+
+    Raises OptionError for a clip beyond the end, and what the blocks raise.
+    """
+    if not options.vad:
+        return log_mel(blocks, n_mels)
+    detector = Detector()
+    features = log_mel(detector.pass_on(blocks), n_mels)
+    found = spans(detector.probabilities, features.n_frames, options.speech)
+    return SpeechOnly(features, within(found, options.clips(features.n_frames)))
+
+
 class Transcription:
     """One recording going through one model; iterate over it for events, in order.
 
@@ -169,7 +189,9 @@ class Transcription:
         self._model = model
         self._features = features
         self._options = options
-        self._clips = options.clips(features.n_frames)
+        self._packed = features if isinstance(features, SpeechOnly) else None
+        clips = [(0, features.n_frames)] if self._packed else options.clips(features.n_frames)
+        self._clips = clips
         self._language = self._fixed_language()
         self._fixed_prompt, first = self._prompts()
         if self.state.recent is None:
@@ -203,12 +225,12 @@ class Transcription:
             self.state = replace(self.state, seek=max(self.state.seek, start))
             while self.state.seek < end:
                 yield from self._window(end)
-                yield WindowDone(self.state.seek / FRAMES_PER_SECOND, self.state)
+                yield WindowDone(self._seconds(self.state.seek), self.state)
 
-    @property
-    def duration(self) -> float:
-        """Seconds of audio."""
-        return self._features.n_frames / FRAMES_PER_SECOND
+    def _seconds(self, frame: int) -> float:
+        """Where a frame is in the recording."""
+        seconds = min(frame, self._features.n_frames) / FRAMES_PER_SECOND
+        return self._packed.seconds(seconds, ending=True) if self._packed else seconds
 
     def transcript(self, segments: list[Segment]) -> Transcript:
         """All that was found as one result."""
@@ -217,7 +239,7 @@ class Transcription:
             segments=tuple(segments),
             language=self._language or self.state.language or "en",
             language_probability=self.state.language_probability,
-            duration=self.duration,
+            duration=self._features.duration,
         )
 
     @stage("encoder")
@@ -251,8 +273,10 @@ class Transcription:
     def _emit(self, segments: list[Segment], seek: int, temperature: float) -> Iterator[Segment]:
         """Number the segments, and keep their tokens for the next prompt."""
         options, state = self._options, self.state
+        language = state.language if options.language == AUTO_EACH else None
         found = [
-            replace(emptied(segment), id=i) for i, segment in enumerate(segments, state.n_segments)
+            replace(emptied(segment), id=i, language=language)
+            for i, segment in enumerate(segments, state.n_segments)
         ]
         recent = [*(state.recent or ()), *(token for segment in found for token in segment.tokens)]
         if not options.condition_on_previous_text or temperature > 0.5:
@@ -263,7 +287,8 @@ class Transcription:
             n_segments=state.n_segments + len(found),
             recent=tuple(recent[-self._model.decoder.max_prompt :]),
         )
-        yield from found
+        for segment in found:
+            yield self._packed.place(segment) if self._packed else segment
 
     # language
 
@@ -290,8 +315,7 @@ class Transcription:
         self.state = replace(state, language_settled=True)
         assert state.language is not None  # noqa: S101  heard just now
         assert state.language_probability is not None  # noqa: S101
-        start = state.seek / FRAMES_PER_SECOND
-        return Language(state.language, state.language_probability, start)
+        return Language(state.language, state.language_probability, self._seconds(state.seek))
 
     # decoding
 
@@ -397,7 +421,8 @@ class Transcription:
                 seek = state.seek + size
         if threshold is not None:
             audio_end = (state.seek + size) / FRAMES_PER_SECOND
-            span = Span(start, audio_end, window_end, self.duration)
+            recording_end = self._features.n_frames / FRAMES_PER_SECOND
+            span = Span(start, audio_end, window_end, recording_end)
             kept, again = drop_hallucinations(segments, span, threshold, state.last_speech)
             seek = seek if again is None else round(again * FRAMES_PER_SECOND)
         if kept and (end := end_of_speech(kept)) is not None:

@@ -30,6 +30,7 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None  # None: word times were not asked for
+    language: str | None = None  # None: that of the transcript
 
 
 @dataclass(frozen=True)

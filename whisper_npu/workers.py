@@ -16,8 +16,8 @@ from whisper_npu.audio import open_audio
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import DeviceOptions, open_device, plan_lines
 from whisper_npu.errors import AudioError, OptionError, OutputError
-from whisper_npu.features import FRAMES_PER_SECOND, LogMel, log_mel
-from whisper_npu.transcribe import Model, Transcription, WindowDone
+from whisper_npu.features import FRAMES_PER_SECOND
+from whisper_npu.transcribe import Model, Transcription, WindowDone, hear
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ class Opening:
             "subtitles": asdict(subtitles),
         }
 
-    def prepare(self, path: Source, stack: ExitStack) -> tuple[LogMel, tuple[str, ...]]:
+    def prepare(self, path: Source, stack: ExitStack) -> tuple[Features, tuple[str, ...]]:
         """Features of a recording, and what is wrong with it. Raises AudioError, OutputError."""
         with open_audio(path) as audio:
-            features = log_mel(audio.blocks, self._checkpoint.dims.n_mels)
+            features = hear(audio.blocks, self._checkpoint.dims.n_mels, self._options)
             stack.callback(features.close)
             return features, tuple(audio.warnings)
 
@@ -221,7 +221,7 @@ class _Crew:
         started = time.monotonic()
         assert job.features is not None  # noqa: S101  prepared on this machine
         before = job.state.seek / FRAMES_PER_SECOND if job.state else 0.0
-        seconds = job.features.n_frames / FRAMES_PER_SECOND
+        seconds = job.features.duration
         self._batch.say_started(job, seconds, before)
         try:
             with self._batch.report.timing():

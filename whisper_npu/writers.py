@@ -168,6 +168,8 @@ def segment_record(segment: Segment) -> dict[str, Any]:
             }
             for word in segment.words
         ]
+    if segment.language is not None:
+        record["language"] = segment.language
     return record
 
 

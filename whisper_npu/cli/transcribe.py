@@ -139,6 +139,21 @@ def transcribe(  # noqa: PLR0913  one parameter an option
             "--language -l", SPEECH, "Code or English name; auto: heard once; auto-each: always."
         ),
     ] = "auto",
+    vad: Annotated[
+        bool, option("--vad/--no-vad", SPEECH, "Hear nothing but speech (extra [vad]).")
+    ] = False,
+    vad_threshold: Annotated[
+        float, option("--vad-threshold", SPEECH, "Probability that is speech.")
+    ] = 0.5,
+    vad_min_speech_duration_ms: Annotated[
+        float, option("--vad-min-speech-duration-ms", SPEECH, "Shorter is none.")
+    ] = 0,
+    vad_min_silence_duration_ms: Annotated[
+        float, option("--vad-min-silence-duration-ms", SPEECH, "Shorter pauses are speech.")
+    ] = 2000,
+    vad_speech_pad_ms: Annotated[
+        float, option("--vad-speech-pad-ms", SPEECH, "Kept around speech.")
+    ] = 400,
     clip_timestamps: Annotated[
         Any,
         option(

