@@ -5,7 +5,8 @@ scripts/make_goldens.py            tests/data/golden_<model>.json.gz for every m
 scripts/make_goldens.py demo       for the demo model only, after its weights have changed
 
 What the tests compare is defined in tests/golden_cases.py. openai/whisper runs as it is but for
-its random numbers, which come from our sampler, and for text, in which special tokens do not count.
+its random numbers, which come from our sampler, for text, in which special tokens do not count,
+and for its features, which are ours: they are compared by themselves in test_features.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from openai_model import openai_model  # noqa: E402
 from whisper_npu.cache import sha256  # noqa: E402
 from whisper_npu.checkpoint import Checkpoint  # noqa: E402
 from whisper_npu.decoding import sample  # noqa: E402
+from whisper_npu.features import log_mel  # noqa: E402
 from whisper_npu.tokenizer import Tokenizer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ class Reference:
     def _patch(self) -> None:
         model, encoding = self.model, Encoding(self.tokenizer)
 
+        @cache
         def get_tokenizer(multilingual: bool, **choice: Any) -> Any:  # noqa: FBT001  as there
             choice["num_languages"] = len(self.tokenizer.language_tokens)
             if not multilingual:
@@ -93,6 +97,7 @@ class Reference:
 
         whisper.decoding.get_tokenizer = get_tokenizer
         whisper.transcribe.__globals__["get_tokenizer"] = get_tokenizer
+        whisper.transcribe.__globals__["log_mel_spectrogram"] = _log_mel
         whisper.decoding.Categorical = self._categorical
         model.decode = self._decode  # type: ignore[method-assign]
         encoder = model.encoder.forward
@@ -162,6 +167,14 @@ class Reference:
             "attempts": self.attempts,
             "segments": [_segment(segment) for segment in result["segments"]],
         }
+
+
+def _log_mel(samples: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
+    """Our features with 30 s of silence behind them: (n_mels, n_frames + 3000)."""
+    features = log_mel([samples], n_mels)
+    n_frames = features.n_frames + padding // 160
+    windows = [features.window(i, silence=True) for i in range(0, n_frames, 3000)]
+    return torch.from_numpy(np.concatenate(windows, axis=1)[:, :n_frames])
 
 
 def _segment(segment: dict[str, Any]) -> list[Any]:

@@ -85,12 +85,12 @@ def _record(segment: Segment) -> list[Any]:
     return [segment.seek, segment.start, segment.end, list(segment.tokens), *numbers, words]
 
 
-def assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def assert_equal(ours: dict[str, Any], theirs: dict[str, Any], *, timed: bool) -> None:
     """Decisions and tokens are the same, numbers within 1e-3, word times within 0.02 s."""
     assert ours["attempts"] == theirs["attempts"]
     assert [s[3] for s in ours["segments"]] == [s[3] for s in theirs["segments"]]
     for mine, golden in zip(ours["segments"], theirs["segments"], strict=True):
-        near = 0.021 if golden[-1] else 1e-3  # segments end where their words do
+        near = 0.021 if timed else 1e-3  # segments end where their words do
         assert mine[0] == pytest.approx(golden[0], abs=100 * near)
         assert mine[1:3] == pytest.approx(golden[1:3], abs=near)
         assert mine[4:8] == pytest.approx(golden[4:8], abs=1e-3)
@@ -120,9 +120,10 @@ def test_equal_to_openai_whisper(name: str, choice: str, golden: Callable[[str],
     compared = 0
     for recording, results in model.results.items():
         if choice in results and cases.is_here(recording):
-            assert_equal(model.transcribe(recording, choice), results[choice])
+            timed = cases.OPTIONS[choice].word_timestamps
+            assert_equal(model.transcribe(recording, choice), results[choice], timed=timed)
             compared += 1
-    assert compared >= 3
+    assert compared
 
 
 def test_enough_option_sets() -> None:
