@@ -10,7 +10,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels.h"
+#include "arrays.h"
+#include "engine.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -18,42 +19,10 @@ using namespace nb::literals;
 namespace whisper_npu {
 namespace {
 
-using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Integers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-void require(bool condition, const char* what) {
-  if (!condition) throw std::invalid_argument(what);
-}
-
-template <class T>
-struct Owned {  // an array that Python will own
-  T* data;
-  nb::capsule owner;
-  explicit Owned(size_t n)
-      : data(static_cast<T*>(aligned_alloc(64, (n * sizeof(T) + 64) / 64 * 64))),
-        owner(data ? data : throw std::bad_alloc(), [](void* p) noexcept { free(p); }) {}
-  nb::object array(std::initializer_list<size_t> shape) {
-    return nb::cast(nb::ndarray<nb::numpy, T>(data, shape, owner));
-  }
-};
-
-const Kernels& kernels_named(const std::string& name) {
-  for (const Kernels* const* k = available_kernels(); *k; ++k)
-    if (name == (*k)->name) return **k;
-  throw std::invalid_argument("this processor cannot run the " + name + " kernels");
-}
-
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const Kernels* const* k = available_kernels(); *k; ++k) names.push_back((*k)->name);
   return names;
-}
-
-int checked_size(size_t n) {
-  require(n > 0 && n < (1u << 24), "an axis is empty or too long");
-  return (int)n;
 }
 
 nb::tuple pack_weight(Matrix weight, int kind) {
@@ -136,5 +105,6 @@ NB_MODULE(_native, m) {
         "gelu"_a, "residual"_a.none(), "threads"_a);
   m.def("layer_norm", layer_norm, "isa"_a, "x"_a, "weight"_a, "bias"_a);
   m.def("gelu", gelu, "isa"_a, "x"_a);
+  bind_engine(m);
   bind_tiles(m);
 }

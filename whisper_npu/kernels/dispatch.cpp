@@ -6,6 +6,10 @@
 
 namespace whisper_npu {
 
+Encoder::~Encoder() = default;
+Encoded::~Encoded() = default;
+Session::~Session() = default;
+
 namespace avx512 { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace neon { extern const Kernels kernels; }

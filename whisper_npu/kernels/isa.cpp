@@ -1,7 +1,7 @@
 // Compiled once per instruction set, with -DISA=name: the kernels as one table.
+#include "decoder.h"
+#include "encoder.h"
 #include "kernels.h"
-#include "linear.h"
-#include "scratch.h"
 
 namespace whisper_npu::ISA {
 namespace {
@@ -60,9 +60,54 @@ void gelu_all(const float* x, size_t n, float* y) {
   }
 }
 
+Encoder* make_encoder(Pool& pool, const Model& model) {
+  switch (model.encoder[0].qkv.kind) {
+    case Kind::kInt8: return new EncoderOf<Int8, Half>(pool, model);
+    case Kind::kHalf: return new EncoderOf<Half, Half>(pool, model);
+    default: return new EncoderOf<Float, Float>(pool, model);
+  }
+}
+
+template <class K, class V>
+Encoded* project_to(Pool& pool, const Model& model, const float* features) {
+  auto* encoded = new EncodedAs<K, V>(model);
+  switch (model.decoder[0].cross_kv.kind) {
+    case Kind::kInt8: encoded->template project<Int8>(pool, model, features); break;
+    case Kind::kHalf: encoded->template project<Half>(pool, model, features); break;
+    default: encoded->template project<Float>(pool, model, features);
+  }
+  return encoded;
+}
+
+Encoded* project(Pool& pool, const Model& model, const float* features) {
+  switch (model.cache) {
+    case Kind::kInt8: return project_to<Int8, Mixed>(pool, model, features);
+    case Kind::kHalf: return project_to<Half, Half>(pool, model, features);
+    default: return project_to<Float, Float>(pool, model, features);
+  }
+}
+
+template <class W, class K, class V>
+Session* session_as(Pool& pool, const Model& model, const Encoded& encoded, int beams,
+                    const Head* aligned, int n_aligned) {
+  return new SessionOf<W, K, V>(pool, model, static_cast<const EncodedAs<K, V>&>(encoded), beams,
+                                aligned, n_aligned);
+}
+
+Session* make_session(Pool& pool, const Model& model, const Encoded& encoded, int beams,
+                      const Head* aligned, int n_aligned) {
+  // int8 weights go with int8 or 16-bit keys and values, the others with their own
+  const auto make = model.vocabulary.kind == Kind::kFloat  ? session_as<Float, Float, Float>
+                    : model.vocabulary.kind == Kind::kHalf ? session_as<Half, Half, Half>
+                    : model.cache == Kind::kHalf           ? session_as<Int8, Half, Half>
+                                                           : session_as<Int8, Int8, Mixed>;
+  return make(pool, model, encoded, beams, aligned, n_aligned);
+}
+
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {kName, linear_any, layer_norm_rows, gelu_all};
+const Kernels kernels = {kName,   linear_any,   layer_norm_rows, gelu_all, make_encoder,
+                         project, make_session};
 
 }  // namespace whisper_npu::ISA

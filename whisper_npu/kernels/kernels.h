@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <vector>
+
 #include "pool.h"
 
 namespace whisper_npu {
@@ -20,6 +22,74 @@ struct Linear {
   const float* bias;    // (n,)
 };
 
+struct Norm {
+  const float *weight, *bias;  // (width,), padded with zeros
+};
+
+// One transformer layer. Cross-attention only in the decoder.
+//   qkv        queries, keys, values side by side; queries scaled by log2(e) / sqrt(head width)
+//   cross_kv   keys, values of the audio features
+struct Layer {
+  Norm norm;
+  Linear qkv, out;
+  Norm cross_norm;
+  Linear cross_query, cross_kv, cross_out;
+  Norm mlp_norm;
+  Linear fc1, fc2;
+};
+
+// A Whisper as packed. Widths are padded with zeros: rows of activations to a multiple of 64, each
+// head to a multiple of 16, mels to a multiple of 16.
+struct Model {
+  int n_mels, n_ctx;                  // as in the checkpoint: 80 or 128; 1500
+  int width, stride;                  // D, and D padded
+  int hidden;                         // 4 D padded
+  int audio_heads, text_heads, head;  // head: one head's width, padded
+  int n_text_ctx, n_vocab;
+  Linear conv1, conv2;  // inputs: three taps of padded frames side by side
+  const float* audio_positions;  // (n_ctx, stride)
+  std::vector<Layer> encoder, decoder;
+  Norm encoder_norm, decoder_norm;
+  Linear vocabulary;
+  const void* embedding;        // (n_vocab, width) float32, or float16 when `embedding_is_half`
+  bool embedding_is_half;
+  const float* text_positions;  // (n_text_ctx, stride)
+  Kind cache;                   // how keys and values of the decoder are kept
+};
+
+// The encoder with its working memory.
+class Encoder {
+ public:
+  virtual ~Encoder();
+  // mel (n_mels, 2 n_ctx) -> features (n_ctx, stride)
+  virtual void encode(const float* mel, float* features) = 0;
+};
+
+// Keys and values of one window for every decoder layer; sessions share it.
+class Encoded {
+ public:
+  virtual ~Encoded();
+};
+
+// The hypotheses of one window being decoded, with their keys and values.
+class Session {
+ public:
+  virtual ~Session();
+  virtual int rows() const = 0;
+  virtual int length() const = 0;  // tokens so far
+  // tokens (rows, n): in the vocabulary, length + n <= n_text_ctx. logits: (rows, n_vocab) after the
+  // last token, or (rows, n, n_vocab) with every_position.
+  virtual void step(const int64_t* tokens, int n, bool every_position, float* logits) = 0;
+  // Row i goes on from row sources[i]; n <= beams.
+  virtual void reorder(const int* sources, int n) = 0;
+  // Scores before the softmax of the aligned heads, row 0: (heads, length, n_ctx).
+  virtual void alignment(float* scores) const = 0;
+};
+
+struct Head {
+  int layer, head;
+};
+
 // The kernels of one instruction set. Matrices are row-major float32; strides are in elements.
 struct Kernels {
   const char* name;
@@ -29,6 +99,12 @@ struct Kernels {
   void (*layer_norm)(const float* x, int rows, int n, const float* weight, const float* bias,
                      float* y);
   void (*gelu)(const float* x, size_t n, float* y);
+  // What is made refers to the pool and the model, which outlive it.
+  Encoder* (*encoder)(Pool& pool, const Model& model);
+  // features (n_ctx, stride) -> what every decoder layer attends to
+  Encoded* (*project)(Pool& pool, const Model& model, const float* features);
+  Session* (*session)(Pool& pool, const Model& model, const Encoded& encoded, int beams,
+                      const Head* aligned, int n_aligned);
 };
 
 // All that this processor can run, the best first; ends with a null.

@@ -20,16 +20,17 @@ struct Rows {
   int n;
 };
 
-constexpr bool quantised(Int8) { return true; }
 template <class T>
-constexpr bool quantised(T) { return false; }
+constexpr bool kQuantised = false;
+template <>
+constexpr bool kQuantised<Int8> = true;
 
 // One row of n float32 (n a multiple of 16) -> inputs.
 template <class T>
 inline void prepare(const float* x, int n, const Rows<T>& rows, int row) {
   typename T::Activation* out = rows.data + rows.stride * (size_t)row;
   F inverse = broadcast(1);
-  if constexpr (quantised(T{})) {
+  if constexpr (kQuantised<T>) {
     F largest = broadcast(0);
     for (int i = 0; i < n; i += kLanes) largest = max_magnitude(largest, load(x + i));
     float most = 0;  // the reduction keeps a NaN, which then marks the whole row
@@ -40,7 +41,7 @@ inline void prepare(const float* x, int n, const Rows<T>& rows, int row) {
     inverse = broadcast(most > 0 ? 127 / most : 0);
   }
   for (int i = 0; i < n; i += kLanes) {
-    if constexpr (quantised(T{}))
+    if constexpr (kQuantised<T>)
       T::put(out + i, load(x + i) * inverse);
     else
       T::put(out + i, load(x + i));
@@ -55,7 +56,7 @@ void tile(const typename T::Activation* x, size_t ldx, const typename T::Weight*
           const int32_t* sums, int groups, float* out, size_t ldo) {
   typename T::Acc acc[MR][NR];
   for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NR; ++j) acc[i][j] = T::start(sums + kLanes * j);
+    for (int j = 0; j < NR; ++j) acc[i][j] = T::start(kQuantised<T> ? sums + kLanes * j : nullptr);
   for (int k = 0; k < groups; ++k) {
     typename T::Lanes lanes[NR];
     for (int j = 0; j < NR; ++j) lanes[j] = T::lanes(w + kLanes * T::group * j);
@@ -120,7 +121,7 @@ void linear(const Rows<T>& x, const Linear& layer, int first, int last, Out&& ou
     const int left = kPanel - in_panel < last - n ? kPanel - in_panel : last - n;
     nr = columns_for<T>(widest, left);
     const auto* w = panels + (size_t)(n / kPanel) * groups * ldw + (size_t)in_panel * T::group;
-    const int32_t* sums = quantised(T{}) ? layer.sums + n : nullptr;
+    const int32_t* sums = kQuantised<T> ? layer.sums + n : nullptr;
     for (int i = 0; i < x.n; i += T::rows) {
       const int mr = x.n - i < T::rows ? x.n - i : T::rows;
       any_tile<T>(mr, nr, x.data + x.stride * (size_t)i, x.stride, w, ldw, sums, groups, block,
@@ -129,7 +130,7 @@ void linear(const Rows<T>& x, const Linear& layer, int first, int last, Out&& ou
         const F bias = load(layer.bias + n + kLanes * j);
         for (int r = 0; r < mr; ++r) {
           F value = load(block + kPanel * r + kLanes * j);
-          if constexpr (quantised(T{}))
+          if constexpr (kQuantised<T>)
             value = value * broadcast(x.scale[i + r]) * load(layer.scale + n + kLanes * j);
           out(i + r, n + kLanes * j, value + bias);
         }

@@ -28,6 +28,10 @@ struct Scratch {
     size = data ? n : 0;
     if (!data) throw std::bad_alloc();
   }
+  void zeros(size_t n) {
+    reserve(n);
+    memset(static_cast<void*>(data), 0, n * sizeof(T));
+  }
   T& operator[](size_t i) { return data[i]; }
 };
 

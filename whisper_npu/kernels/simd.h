@@ -10,7 +10,7 @@
 //       group             inputs that one instruction takes for each output
 //       rows, columns     the largest block of results that fits the registers (columns of 16)
 //       start             accumulators; lanes: 16 outputs' weights; one: a row's inputs; dot; value
-//       put               16 inputs in the order `one` wants
+//       put, pack         16 values as inputs, as weights
 // Half is bfloat16 on x86 and IEEE half on Arm.
 //
 // Everything lives in one namespace per instruction set, so that the linker can never take a
@@ -67,11 +67,13 @@ struct Float {
   static Acc dot(Acc acc, One x, Lanes w) { return fma(broadcast(x), w, acc); }
   static F value(Acc acc) { return acc; }
   static void put(Activation* p, F a) { store(p, a); }
+  static void pack(Weight* p, F a) { store(p, a); }
 };
 
 struct Mixed : Float {  // int8 weights, float32 inputs
   using Weight = int8_t;
   static Lanes lanes(const Weight* w) { return load_int8(w); }
+  static void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
 }  // namespace whisper_npu::ISA

@@ -60,6 +60,7 @@ struct Int8 {
     const __m512i rounded = _mm512_add_epi32(_mm512_cvtps_epi32(a.v), _mm512_set1_epi32(128));
     _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(rounded));
   }
+  static void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
 struct Half {  // bfloat16
@@ -81,7 +82,8 @@ struct Half {  // bfloat16
     return _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)w);
   }
   static F value(Acc acc) { return {acc}; }
-  static void put(uint16_t* p, F a) {
+  static void put(Activation* p, F a) {
     _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(a.v));
   }
+  static void pack(Weight* p, F a) { put(p, a); }
 };

@@ -91,6 +91,7 @@ struct Int8 {
     return r;
   }
   static void put(Activation* p, F a) { store_int8(p, a); }
+  static void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
 struct Half {  // IEEE half weights, float32 arithmetic
@@ -110,4 +111,5 @@ struct Half {  // IEEE half weights, float32 arithmetic
   }
   static F value(Acc acc) { return acc; }
   static void put(Activation* p, F a) { store(p, a); }
+  static void pack(Weight* p, F a) { store_fp16(p, a); }
 };

@@ -78,6 +78,7 @@ struct Int8 {
     return r;
   }
   static void put(Activation* p, F a) { store_int8(p, a); }
+  static void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
 struct Half {  // bfloat16 weights, float32 arithmetic
@@ -98,4 +99,7 @@ struct Half {  // bfloat16 weights, float32 arithmetic
   }
   static F value(Acc acc) { return acc; }
   static void put(Activation* p, F a) { store(p, a); }
+  static void pack(Weight* p, F a) {
+    for (int i = 0; i < 16; ++i) p[i] = float_to_bf16(a.v[i]);
+  }
 };

@@ -1,0 +1,154 @@
+"""Whisper -> the named arrays that the native engine reads (kernels/engine.cpp).
+
+Widths are padded with zeros as the engine wants them: rows of activations to a multiple of 64, each
+head and the mels to a multiple of 16. Queries are scaled by log2(e) / sqrt(head width), so that the
+softmax is a power of two.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whisper_npu.kernels import native
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from whisper_npu.model import Attention, Conv, Layer, Linear, Norm, Whisper
+
+    Array = NDArray[Any]
+    Float = NDArray[np.float32]
+
+VERSION = 1  # of the order of everything below
+F32, F16, INT8 = range(3)  # kinds of kernels.h; F16 is bfloat16 on x86
+
+
+def sizes(model: Whisper) -> dict[str, int]:
+    """What the engine wants to know besides the arrays."""
+    dims = model.dims
+    return {
+        "n_mels": dims.n_mels,
+        "n_ctx": dims.n_audio_ctx,
+        "width": dims.n_audio_state,
+        "audio_heads": dims.n_audio_head,
+        "text_heads": dims.n_text_head,
+        "head": _round_up(dims.n_audio_state // min(dims.n_audio_head, dims.n_text_head), 16),
+        "n_text_ctx": dims.n_text_ctx,
+        "n_vocab": dims.n_vocab,
+        "audio_layers": dims.n_audio_layer,
+        "text_layers": dims.n_text_layer,
+    }
+
+
+def arrays(model: Whisper, encoder: int, decoder: int) -> Iterator[tuple[str, Array]]:
+    """All arrays of a model, with linear layers of these kinds; one is made at a time."""
+    width = _round_up(model.dims.n_audio_state, 64)
+    head = sizes(model)["head"]
+    stem = F32 if encoder == F32 else F16
+    yield from _conv("conv1", model.conv1, stem, _round_up(model.dims.n_mels, 16))
+    yield from _conv("conv2", model.conv2, stem, width)
+    yield "audio_positions", _pad(model.audio_positions, 1, 64)
+    for i, layer in enumerate(model.encoder_layers):
+        yield from _layer(f"encoder.{i}", layer, encoder, encoder, model.dims.n_audio_head, head)
+    yield from _norm("encoder_norm", model.encoder_norm)
+    for i, layer in enumerate(model.decoder_layers):
+        yield from _layer(f"decoder.{i}", layer, decoder, encoder, model.dims.n_text_head, head)
+    yield from _norm("decoder_norm", model.decoder_norm)
+    yield "text_positions", _pad(model.text_positions, 1, 64)
+    yield from _linear("vocabulary", model.embedding, None, decoder, width)
+    yield "embedding", _bytes(model.embedding if decoder == F32 else _half(model.embedding))
+
+
+def _layer(
+    name: str, layer: Layer, kind: int, cross_kind: int, n_heads: int, head: int
+) -> Iterator[tuple[str, Array]]:
+    width = layer.attention.norm.width
+    stride, hidden = _round_up(width, 64), _round_up(4 * width, 64)
+    yield from _norm(f"{name}.norm", layer.attention.norm)
+    yield from _projections(f"{name}.qkv", layer.attention, "qkv", kind, n_heads, head)
+    yield from _out(f"{name}.out", layer.attention.out, kind, n_heads, head)
+    if layer.cross is not None:
+        yield from _norm(f"{name}.cross_norm", layer.cross.norm)
+        yield from _projections(f"{name}.cross_query", layer.cross, "q", kind, n_heads, head)
+        yield from _projections(f"{name}.cross_kv", layer.cross, "kv", cross_kind, n_heads, head)
+        yield from _out(f"{name}.cross_out", layer.cross.out, kind, n_heads, head)
+    yield from _norm(f"{name}.mlp_norm", layer.mlp_norm)
+    yield from _linear(f"{name}.fc1", layer.fc1.weight, layer.fc1.bias, kind, stride)
+    yield from _linear(f"{name}.fc2", layer.fc2.weight, layer.fc2.bias, kind, hidden)
+
+
+def _norm(name: str, norm: Norm) -> Iterator[tuple[str, Array]]:
+    yield f"{name}.weight", _pad(norm.weight, 0, 64)
+    yield f"{name}.bias", _pad(norm.bias, 0, 64)
+
+
+def _projections(
+    name: str, attention: Attention, which: str, kind: int, n_heads: int, head: int
+) -> Iterator[tuple[str, Array]]:
+    """Queries, keys, values: those of `which` side by side, each head padded."""
+    weights, biases = [], []
+    for letter in which:
+        linear = {"q": attention.query, "k": attention.key, "v": attention.value}[letter]
+        width = linear.n_out // n_heads
+        scale = np.float32(np.log2(np.e) / np.sqrt(width)) if letter == "q" else np.float32(1)
+        weights.append(_pad_heads(linear.weight * scale, n_heads, head))
+        biases.append(_pad_heads(linear.bias * scale, n_heads, head))
+    n_in = _round_up(attention.query.n_in, 64)
+    yield from _linear(name, np.concatenate(weights), np.concatenate(biases), kind, n_in)
+
+
+def _out(
+    name: str, linear: Linear, kind: int, n_heads: int, head: int
+) -> Iterator[tuple[str, Array]]:
+    weight = _pad_heads(linear.weight.T, n_heads, head).T
+    yield from _linear(name, weight, linear.bias, kind, n_heads * head)
+
+
+def _pad_heads(x: Float, n_heads: int, head: int) -> Float:
+    """(H d, ...) -> (H head, ...)."""
+    split = x.reshape(n_heads, -1, *x.shape[1:])
+    padding = [(0, 0)] * split.ndim
+    padding[1] = (0, head - split.shape[1])
+    return np.pad(split, padding).reshape(n_heads * head, *x.shape[1:])
+
+
+def _conv(name: str, conv: Conv, kind: int, n_in: int) -> Iterator[tuple[str, Array]]:
+    """(N, K, 3) as a linear layer over three frames side by side."""
+    taps = np.zeros((conv.n_out, 3, n_in), np.float32)
+    taps[:, :, : conv.n_in] = conv.weight.transpose(0, 2, 1)
+    yield from _linear(name, taps.reshape(conv.n_out, -1), conv.bias, kind, 3 * n_in)
+
+
+def _linear(
+    name: str, weight: Float, bias: Float | None, kind: int, n_in: int
+) -> Iterator[tuple[str, Array]]:
+    assert native is not None  # noqa: S101  the engine is asked for first
+    if bias is None:
+        bias = np.zeros(len(weight), np.float32)
+    padded = np.zeros((_round_up(len(weight), 64), n_in), np.float32)
+    padded[: len(weight), : weight.shape[1]] = weight
+    for part, value in zip(("panels", "scale", "sums"), native.pack(padded, kind), strict=True):
+        yield f"{name}.{part}", value
+    yield f"{name}.bias", _pad(bias, 0, 64)
+
+
+def _half(x: Float) -> Array:
+    return x.astype(np.float16)
+
+
+def _bytes(x: Array) -> Array:
+    return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+
+
+def _pad(x: Float, axis: int, multiple: int) -> Float:
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, -x.shape[axis] % multiple)
+    return np.ascontiguousarray(np.pad(x, padding))
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

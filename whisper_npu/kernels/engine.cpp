@@ -1,0 +1,303 @@
+#include "engine.h"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "arrays.h"
+
+namespace whisper_npu {
+namespace {
+
+using namespace nb::literals;
+
+// Finds weights by name in a dictionary of arrays, and checks their sizes.
+class Weights {
+ public:
+  explicit Weights(nb::dict arrays) : arrays_(std::move(arrays)) {}
+
+  template <class T>
+  const T* array(const std::string& name, size_t n) const {
+    require(arrays_.contains(name.c_str()), "no weights named " + name);
+    nb::ndarray<const T, nb::c_contig, nb::device::cpu> found;
+    require(nb::try_cast(arrays_[name.c_str()], found), name + " has another type or order");
+    require(found.size() == n, name + " has another size");
+    return found.data();
+  }
+
+  size_t bytes(const std::string& name) const {
+    require(arrays_.contains(name.c_str()), "no weights named " + name);
+    nb::ndarray<nb::ro, nb::device::cpu> found;
+    require(nb::try_cast(arrays_[name.c_str()], found), name + " is not an array");
+    return found.nbytes();
+  }
+
+  // A layer of n outputs (n_padded stored) and k inputs.
+  Linear linear(const std::string& name, int n, int k) const {
+    Linear layer = {};
+    layer.n = (n + 63) / 64 * 64;
+    layer.k = k;
+    const size_t size = bytes(name + ".panels"), each = (size_t)layer.n * (size_t)k;
+    layer.kind = size == 4 * each ? Kind::kFloat : size == 2 * each ? Kind::kHalf : Kind::kInt8;
+    layer.panels = array<uint8_t>(name + ".panels", packed_bytes(layer.kind, layer.n, k));
+    const size_t scales = layer.kind == Kind::kInt8 ? (size_t)layer.n : 0;
+    layer.scale = array<float>(name + ".scale", scales);
+    layer.sums = array<int32_t>(name + ".sums", scales);
+    layer.bias = array<float>(name + ".bias", (size_t)layer.n);
+    return layer;
+  }
+
+  Norm norm(const std::string& name, int stride) const {
+    return {array<float>(name + ".weight", (size_t)stride), array<float>(name + ".bias", (size_t)stride)};
+  }
+
+  Layer layer(const std::string& name, const Model& m, bool cross) const {
+    const int heads = m.head * (cross ? m.text_heads : m.audio_heads);
+    Layer layer = {};
+    layer.norm = norm(name + ".norm", m.stride);
+    layer.qkv = linear(name + ".qkv", 3 * heads, m.stride);
+    layer.out = linear(name + ".out", m.stride, heads);
+    if (cross) {
+      layer.cross_norm = norm(name + ".cross_norm", m.stride);
+      layer.cross_query = linear(name + ".cross_query", heads, m.stride);
+      layer.cross_kv = linear(name + ".cross_kv", 2 * heads, m.stride);
+      layer.cross_out = linear(name + ".cross_out", m.stride, heads);
+    }
+    layer.mlp_norm = norm(name + ".mlp_norm", m.stride);
+    layer.fc1 = linear(name + ".fc1", m.hidden, m.stride);
+    layer.fc2 = linear(name + ".fc2", m.stride, m.hidden);
+    return layer;
+  }
+
+ private:
+  nb::dict arrays_;
+};
+
+// The encoder's linear layers share one format, its convolutions that of attention; the decoder's
+// share one, with keys and values in it or, for int8, in 16 bits as well.
+void check_formats(const Model& m) {
+  const Kind encoder = m.encoder[0].qkv.kind, decoder = m.vocabulary.kind;
+  const Kind stem = encoder == Kind::kFloat ? Kind::kFloat : Kind::kHalf;
+  bool same = m.conv1.kind == stem && m.conv2.kind == stem;
+  for (const Layer& layer : m.encoder)
+    for (const Linear* l : {&layer.qkv, &layer.out, &layer.fc1, &layer.fc2})
+      same = same && l->kind == encoder;
+  for (const Layer& layer : m.decoder) {
+    for (const Linear* l : {&layer.qkv, &layer.out, &layer.cross_query, &layer.cross_out, &layer.fc1,
+                            &layer.fc2})
+      same = same && l->kind == decoder;
+    same = same && layer.cross_kv.kind == m.decoder[0].cross_kv.kind;
+  }
+  require(same && (m.cache == decoder || (decoder == Kind::kInt8 && m.cache == Kind::kHalf)),
+          "the formats of the weights do not go together");
+}
+
+int size_of(const nb::dict& sizes, const char* name) {
+  require(sizes.contains(name), std::string("no size named ") + name);
+  const int value = nb::cast<int>(sizes[name]);
+  require(value > 0 && value < (1 << 20), std::string(name) + " is out of range");
+  return value;
+}
+
+Model read_model(const nb::dict& sizes, const Weights& weights, Kind cache) {
+  Model m = {};
+  m.n_mels = size_of(sizes, "n_mels");
+  m.n_ctx = size_of(sizes, "n_ctx");
+  m.width = size_of(sizes, "width");
+  m.audio_heads = size_of(sizes, "audio_heads");
+  m.text_heads = size_of(sizes, "text_heads");
+  m.head = size_of(sizes, "head");
+  m.n_text_ctx = size_of(sizes, "n_text_ctx");
+  m.n_vocab = size_of(sizes, "n_vocab");
+  require(m.head % 16 == 0 && m.head <= 1024, "head is a multiple of 16");
+  m.stride = (m.width + 63) / 64 * 64;
+  m.hidden = (4 * m.width + 63) / 64 * 64;
+  m.cache = cache;
+  m.conv1 = weights.linear("conv1", m.stride, 3 * ((m.n_mels + 15) / 16 * 16));
+  m.conv2 = weights.linear("conv2", m.stride, 3 * m.stride);
+  m.audio_positions = weights.array<float>("audio_positions", (size_t)m.n_ctx * m.stride);
+  m.text_positions = weights.array<float>("text_positions", (size_t)m.n_text_ctx * m.stride);
+  for (int i = 0; i < size_of(sizes, "audio_layers"); ++i)
+    m.encoder.push_back(weights.layer("encoder." + std::to_string(i), m, false));
+  for (int i = 0; i < size_of(sizes, "text_layers"); ++i)
+    m.decoder.push_back(weights.layer("decoder." + std::to_string(i), m, true));
+  m.encoder_norm = weights.norm("encoder_norm", m.stride);
+  m.decoder_norm = weights.norm("decoder_norm", m.stride);
+  m.vocabulary = weights.linear("vocabulary", m.n_vocab, m.stride);
+  const size_t entries = (size_t)m.n_vocab * m.width;
+  m.embedding_is_half = weights.bytes("embedding") == 2 * entries;
+  m.embedding = weights.array<uint8_t>("embedding", entries * (m.embedding_is_half ? 2 : 4));
+  check_formats(m);
+  return m;
+}
+
+class Engine {
+ public:
+  Engine(const std::string& isa, const nb::dict& sizes, nb::dict weights, int cache, int threads)
+      : kernels(kernels_named(isa)),
+        arrays_(weights),
+        model(read_model(sizes, Weights(weights), checked_kind(cache))),
+        pool(checked_threads(threads)),
+        encoder_(kernels.encoder(pool, model)) {}
+
+  static Kind checked_kind(int kind) {
+    require(kind >= 0 && kind <= 2, "kind is 0, 1 or 2");
+    return (Kind)kind;
+  }
+
+  void check_process() const {
+    require(process_ == getpid(), "the engine was opened before a fork: open it again");
+  }
+
+  Owned<float> features(Matrix mel) {
+    check_process();
+    require(mel.shape(0) == (size_t)model.n_mels && mel.shape(1) == 2 * (size_t)model.n_ctx,
+            "mel is (n_mels, 2 n_ctx)");
+    Owned<float> out((size_t)model.n_ctx * model.stride);
+    nb::gil_scoped_release release;
+    std::lock_guard<std::mutex> lock(encoding_);  // one working memory
+    encoder_->encode(mel.data(), out.data);
+    return out;
+  }
+
+  const Kernels& kernels;
+
+ private:
+  nb::object arrays_;  // whose memory the model refers to
+
+ public:
+  const Model model;
+  Pool pool;
+
+ private:
+  std::unique_ptr<Encoder> encoder_;
+  std::mutex encoding_;
+  const pid_t process_ = getpid();
+};
+
+struct Window {  // an encoded window, and the engine it belongs to
+  std::shared_ptr<Engine> engine;
+  std::shared_ptr<Encoded> encoded;
+};
+
+Window project(const std::shared_ptr<Engine>& engine, const float* features) {
+  nb::gil_scoped_release release;
+  return {engine, std::shared_ptr<Encoded>(
+                      engine->kernels.project(engine->pool, engine->model, features))};
+}
+
+class Decoding {
+  struct Use {  // a second thread is told, not made to wait: it may hold the GIL
+    std::atomic_flag& busy;
+    explicit Use(std::atomic_flag& flag) : busy(flag) {
+      if (busy.test_and_set()) throw std::runtime_error("this session is in use by another thread");
+    }
+    ~Use() { busy.clear(); }
+  };
+
+ public:
+  Decoding(Window window, int beams, const std::vector<std::pair<int, int>>& aligned)
+      : window_(std::move(window)), beams_(beams), n_aligned_(aligned.size()) {
+    const Model& m = window_.engine->model;
+    require(beams >= 1 && beams <= 64, "beams is 1 to 64");
+    std::vector<Head> heads;
+    for (const auto& [layer, head] : aligned) {
+      require(layer >= 0 && layer < (int)m.decoder.size() && head >= 0 && head < m.text_heads,
+              "an aligned head that is not there");
+      heads.push_back({layer, head});
+    }
+    session_.reset(window_.engine->kernels.session(window_.engine->pool, m, *window_.encoded, beams,
+                                                   heads.data(), (int)heads.size()));
+  }
+
+  nb::object step(Array<int64_t, 2> tokens, bool every_position) {
+    const Use use(busy_);
+    const Model& m = window_.engine->model;
+    window_.engine->check_process();
+    const size_t rows = (size_t)session_->rows(), n = tokens.shape(1);
+    require(tokens.shape(0) == rows, "one row of tokens per hypothesis");
+    require(n > 0 && n <= (size_t)(m.n_text_ctx - session_->length()),
+            "more tokens than the model has positions");
+    for (size_t i = 0; i < rows * n; ++i)
+      require(tokens.data()[i] >= 0 && tokens.data()[i] < m.n_vocab, "a token out of range");
+    Owned<float> logits(rows * (every_position ? n : 1) * (size_t)m.n_vocab);
+    {
+      nb::gil_scoped_release release;
+      session_->step(tokens.data(), (int)n, every_position, logits.data);
+    }
+    if (every_position) return logits.array({rows, n, (size_t)m.n_vocab});
+    return logits.array({rows, (size_t)m.n_vocab});
+  }
+
+  void reorder(const std::vector<int>& sources) {
+    const Use use(busy_);
+    require(!sources.empty() && sources.size() <= (size_t)beams_, "1 to `beams` rows");
+    for (int source : sources)
+      require(source >= 0 && source < session_->rows(), "a source that is not a row");
+    nb::gil_scoped_release release;
+    session_->reorder(sources.data(), (int)sources.size());
+  }
+
+  nb::object attention() {
+    const Use use(busy_);
+    const size_t length = (size_t)session_->length(), n_ctx = (size_t)window_.engine->model.n_ctx;
+    Owned<float> scores(n_aligned_ * length * n_ctx);
+    session_->alignment(scores.data);
+    return scores.array({n_aligned_, length, n_ctx});
+  }
+
+ private:
+  Window window_;
+  int beams_;
+  size_t n_aligned_;
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  std::unique_ptr<Session> session_;
+};
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+  nb::class_<Window>(m, "Window");
+  nb::class_<Decoding>(m, "Decoding")
+      .def("step", &Decoding::step, "tokens"_a, "every_position"_a = false)
+      .def("reorder", &Decoding::reorder, "sources"_a)
+      .def("attention", &Decoding::attention);
+  nb::class_<Engine>(m, "Engine")
+      .def(nb::init<const std::string&, const nb::dict&, nb::dict, int, int>(), "isa"_a, "sizes"_a,
+           "weights"_a, "cache"_a, "threads"_a)
+      .def("features",
+           [](Engine& self, Matrix mel) {
+             return self.features(mel).array({(size_t)self.model.n_ctx, (size_t)self.model.stride});
+           },
+           "mel"_a)
+      .def("encode",
+           [](std::shared_ptr<Engine> self, Matrix mel) {
+             return project(self, self->features(mel).data);
+           },
+           "mel"_a)
+      .def("project",
+           [](std::shared_ptr<Engine> self, Matrix features) {
+             self->check_process();
+             require(features.shape(0) == (size_t)self->model.n_ctx &&
+                         features.shape(1) == (size_t)self->model.stride,
+                     "features are (n_ctx, width padded to 64)");
+             return project(self, features.data());
+           },
+           "features"_a)
+      .def("session",
+           [](std::shared_ptr<Engine> self, const Window& window, int beams,
+              const std::vector<std::pair<int, int>>& aligned) {
+             self->check_process();
+             require(window.engine == self, "the window was encoded by another engine");
+             return new Decoding(window, beams, aligned);
+           },
+           "window"_a, "beams"_a, "aligned"_a);
+}
+
+}  // namespace whisper_npu
