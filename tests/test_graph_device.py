@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.devices.graph import GraphDevice, GraphOptions, open_graph_device
 from whisper_npu.errors import DeviceError
 from whisper_npu.model import Whisper
@@ -53,9 +53,9 @@ def mel(n_frames: int) -> Float:
 
 
 def test_it_decodes_as_the_cpu_does(checkpoint: Checkpoint) -> None:
-    cpu = CpuDevice(checkpoint)
+    cpu = NumpyDevice(checkpoint)
     device = GraphDevice({30: OurGraph(checkpoint)}, cpu, "npu graph (ours)")
-    assert device.name == "npu graph (ours), decoder on cpu f32"
+    assert device.name == "npu graph (ours), decoder on cpu f32, numpy"
     tokens = np.array([[1, 2, 3]], np.int64)
     seen: list[str] = []
     encoded = device.encode(mel(3000), observe=lambda name, _: seen.append(name))
@@ -72,7 +72,7 @@ def test_the_shortest_window_that_holds_the_sound(
     checkpoint: Checkpoint, content: int, taken: int
 ) -> None:
     graph = OurGraph(checkpoint)
-    device = GraphDevice({30: graph, 10: graph, 20: graph}, CpuDevice(checkpoint), "ours")
+    device = GraphDevice({30: graph, 10: graph, 20: graph}, NumpyDevice(checkpoint), "ours")
     ((key, _), *_) = device.encode(mel(content))
     assert graph.n_frames == [taken]
     assert key.shape == (taken // 2, 64)
@@ -83,7 +83,7 @@ def test_the_shortest_window_that_holds_the_sound(
 
 def test_without_short_windows_the_length_is_always_30_s(checkpoint: Checkpoint) -> None:
     graph = OurGraph(checkpoint)
-    GraphDevice({30: graph}, CpuDevice(checkpoint), "ours").encode(mel(10))
+    GraphDevice({30: graph}, NumpyDevice(checkpoint), "ours").encode(mel(10))
     assert graph.n_frames == [3000]
 
 
@@ -91,7 +91,7 @@ def test_no_board_and_no_graph(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
-    cpu = CpuDevice(checkpoint)
+    cpu = NumpyDevice(checkpoint)
     with pytest.raises(DeviceError, match="no Rockchip board"):
         open_graph_device(checkpoint, cpu, GraphOptions(), tmp_path)
     (tmp_path / "proc/device-tree").mkdir(parents=True)

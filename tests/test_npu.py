@@ -15,7 +15,7 @@ from test_soc import board
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import DeviceOptions, npu
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.devices.npu import NpuDevice, find_npu
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Step
@@ -166,7 +166,7 @@ def test_weights_reach_the_library_in_the_documented_order(
 
 
 def test_int8_tells_its_error_from_float16(checkpoint: Checkpoint) -> None:
-    cpu = CpuDevice(checkpoint).encode(window())
+    cpu = NumpyDevice(checkpoint).encode(window())
     errors = {}
     for precision in ("fp16", "int8"):
         device = opened(checkpoint, "rk3566", precision)

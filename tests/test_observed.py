@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import NumpyDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ def test_each_layer_is_shown_in_order_under_its_name(random_model: Callable[[str
     tiny = Checkpoint(random_model("micro"))
     seen: dict[str, NDArray[np.float32]] = {}
     mel = np.random.default_rng(0).standard_normal((tiny.dims.n_mels, 3000), np.float32)
-    device = CpuDevice(tiny)
+    device = NumpyDevice(tiny)
     pairs = device.encode(mel, observe=seen.__setitem__)
     names = list(seen)
     assert names[:5] == [

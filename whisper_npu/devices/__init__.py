@@ -105,6 +105,7 @@ class DeviceOptions:
     device: str = "auto"  # auto, cpu or npu
     precision: str = "auto"  # of the CPU's weights: f32, f16, int8
     npu_precision: str = "auto"  # of the NPU's: fp16, int8
+    threads: int | None = None  # of the CPU; None: one for each big core
     npu_path: str = "auto"  # layers, graph (compiled with the vendor's toolchain), or the faster
     npu_cores: int = 1  # for a graph; layers use them all
     short_windows: bool = False  # graphs of 10 and 20 s for less sound: an approximation
@@ -132,10 +133,10 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     if options.device == "cpu" and options.emulate is not None:
         raise OptionError("--emulate needs --device npu")
     from whisper_npu.devices.auto import AutoDevice
-    from whisper_npu.devices.cpu import CpuDevice
+    from whisper_npu.devices.cpu import open_cpu
 
     if options.device == "cpu":
-        return CpuDevice(checkpoint)
+        return open_cpu(checkpoint, precision=options.precision, threads=options.threads)
     if options.device == "auto":
         return AutoDevice(checkpoint, options)
     from whisper_npu.devices.npu_path import open_npu

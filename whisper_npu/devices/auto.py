@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.errors import DeviceError, DeviceFault
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class AutoDevice:
 
     def __init__(self, checkpoint: Checkpoint, options: DeviceOptions) -> None:
         self._checkpoint = checkpoint
+        self._options = options
         self._opened: list[Device] = []
         try:
             self._device = self._open_npu(options)
@@ -42,7 +43,10 @@ class AutoDevice:
         return self._opened[-1]
 
     def _open_cpu(self) -> Device:
-        self._opened.append(CpuDevice(self._checkpoint))
+        options = self._options
+        self._opened.append(
+            open_cpu(self._checkpoint, precision=options.precision, threads=options.threads)
+        )
         return self._opened[-1]
 
     @property

@@ -1,12 +1,17 @@
-"""The CPU device: every layer by the reference kernels, in float32."""
+"""The CPU device: a native engine for this processor, or numpy where there is none."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whisper_npu import cache, weights_cache
+from whisper_npu.devices import cores, packed
 from whisper_npu.devices.observed import Observed
+from whisper_npu.errors import OptionError
+from whisper_npu.kernels import native, reference
 from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
 from whisper_npu.stages import stage
 
@@ -16,21 +21,161 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Observer
+    from whisper_npu.devices import Device, Observer
+    from whisper_npu.model import Conv, Linear
 
     Float = NDArray[np.float32]
 
+PRECISIONS = {"f32": packed.F32, "f16": packed.F16, "int8": packed.INT8}
+# encoder, decoder. A decoder step waits for memory, so int8 halves it. Of the encoder, 16 bits cost
+# no more than int8 where one instruction multiplies them, and are several times more exact.
+AUTO = {
+    "avx512": ("f16", "int8"),
+    "avx2": ("f16", "int8"),
+    "neon": ("int8", "int8"),
+    "portable": ("f32", "int8"),
+}
+
+
+def open_cpu(
+    checkpoint: Checkpoint, *, precision: str = "auto", threads: int | None = None
+) -> Device:
+    """The best there is here for these options. Raises OptionError."""
+    if precision not in ("auto", *PRECISIONS):
+        raise OptionError(f"unknown precision {precision!r} of the cpu: use auto, f32, f16 or int8")
+    if threads is not None and not 1 <= threads <= 256:
+        raise OptionError(f"--threads {threads}: use 1 to 256")
+    if native is None:
+        if precision not in ("auto", "f32"):
+            raise OptionError(f"--precision {precision} needs the compiled kernels: use f32")
+        return NumpyDevice(checkpoint)
+    isa = native.instruction_sets()[0]
+    encoder, decoder = AUTO[isa] if precision == "auto" else (precision, precision)
+    return CpuDevice(checkpoint, isa, encoder, decoder, cores.choose(threads))
+
 
 class CpuDevice:
+    """A `devices.Device` on the native engine.
+
+    isa               an instruction set of kernels.status()
+    encoder, decoder  precision of their linear layers: f32, f16 (bfloat16 on x86) or int8
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, isa: str, encoder: str, decoder: str, on: cores.Cores
+    ) -> None:
+        self.name = "cpu " + (encoder if encoder == decoder else f"{encoder}+{decoder}")
+        self._checkpoint = checkpoint
+        self._isa = isa
+        self._kinds = PRECISIONS[encoder], PRECISIONS[decoder]
+        self._cores = on
+
+    @cached_property
+    def _model(self) -> Whisper:
+        return Whisper(self._checkpoint)
+
+    @cached_property
+    def _engine(self) -> Any:
+        assert native is not None  # noqa: S101  open_cpu has asked
+        model = Whisper(self._checkpoint)  # not kept: its tensors are only needed to be packed
+        encoder, decoder = self._kinds
+        half = "fp16" if self._isa == "neon" else "bf16"
+        order = f"cpu-{half}-{encoder}{decoder}"
+        weights = weights_cache.open_weights(
+            weights_cache.key(cache.fingerprint(self._checkpoint.folder), order, packed.VERSION),
+            lambda: packed.arrays(model, encoder, decoder),
+        )
+        return native.Engine(
+            self._isa, packed.sizes(model), weights, decoder, self._cores.threads,
+            list(self._cores.pinned),
+        )  # fmt: skip
+
+    def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
+        if observe:
+            ops = Observed(_NativeOps(self._isa, self._kinds[0]), np.asarray, observe)
+            features = encode(self._model, ops, np.ascontiguousarray(mel.T))
+            return self.window(cross_keys_values(self._model, ops, features))
+        features = self._engine.features(np.ascontiguousarray(mel, np.float32))
+        with stage("K/V"):
+            return self._engine.project(features)
+
+    def project(self, features: Float) -> Any:
+        """Audio features (C, D) float32 from elsewhere -> what `session` wants."""
+        padded = np.zeros((len(features), -(-features.shape[1] // 64) * 64), np.float32)
+        padded[:, : features.shape[1]] = features
+        with stage("K/V"):
+            return self._engine.project(padded)
+
+    def window(self, pairs: Sequence[tuple[Float, Float]]) -> Any:
+        """Cross-attention keys and values (C, D) of each layer -> what `session` wants.
+
+        C may be less than the model's: a shorter window.
+        """
+        with stage("K/V"):
+            return self._engine.keep(
+                [tuple(np.ascontiguousarray(array, np.float32) for array in pair) for pair in pairs]
+            )
+
+    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Any:
+        """As `devices.Device`; also of the pairs that `window` takes."""
+        if isinstance(encoded, list | tuple):
+            encoded = self.window(encoded)
+        heads = list(self._checkpoint.alignment_heads) if align else []
+        return _CpuSession(self._engine.session(encoded, beams, heads))
+
+    def close(self) -> None:
+        self.__dict__.pop("_engine", None)
+
+
+class _CpuSession:
+    """A `devices.Session` of the engine."""
+
+    def __init__(self, decoding: Any) -> None:
+        self._decoding = decoding
+
+    def step(self, tokens: NDArray[np.int64], *, every_position: bool = False) -> Float:
+        return self._decoding.step(np.ascontiguousarray(tokens, np.int64), every_position)
+
+    def reorder(self, sources: Sequence[int]) -> None:
+        self._decoding.reorder([int(source) for source in sources])
+
+    def attention(self) -> Float:
+        return self._decoding.attention()
+
+    def close(self) -> None:
+        del self._decoding
+
+
+class _NativeOps(NumpyOps):
+    """One layer at a time, for those who compare layers: linear ones native, the rest exact."""
+
+    def __init__(self, isa: str, kind: int) -> None:
+        self._isa = isa
+        self._kind = kind
+
+    def conv_gelu(self, x: Float, conv: Conv, stride: int) -> Float:
+        return reference.gelu(reference.conv1d(x, conv.weight, conv.bias, stride))
+
+    def linear(
+        self, x: Float, linear: Linear, *, gelu: bool = False, residual: Float | None = None
+    ) -> Float:
+        assert native is not None  # noqa: S101  the device is made of it
+        weights = dict(packed.packed_linear("", linear.weight, linear.bias, self._kind))
+        return native.linear(
+            self._isa, np.ascontiguousarray(x), self._kind, weights[".panels"], weights[".scale"],
+            weights[".sums"], weights[".bias"], linear.n_out, gelu, residual, 1,
+        )  # fmt: skip
+
+
+class NumpyDevice:
     """A `devices.Device` in numpy: exact, and the slowest."""
 
-    name = "cpu f32"
+    name = "cpu f32, numpy"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._model = Whisper(checkpoint)
         self._ops = NumpyOps()
 
-    @stage("encoder")
     def encode(
         self, mel: Float, *, observe: Observer | None = None
     ) -> Sequence[tuple[Float, Float]]:

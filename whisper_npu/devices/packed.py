@@ -7,7 +7,7 @@ softmax is a power of two.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the order of everything below
 F32, F16, INT8 = range(3)  # kinds of kernels.h; F16 is bfloat16 on x86
+
+
+class _Heads(NamedTuple):
+    n: int
+    width: int  # padded
 
 
 def sizes(model: Whisper) -> dict[str, int]:
@@ -53,32 +58,36 @@ def arrays(model: Whisper, encoder: int, decoder: int) -> Iterator[tuple[str, Ar
     yield from _conv("conv2", model.conv2, stem, width)
     yield "audio_positions", _pad(model.audio_positions, 1, 64)
     for i, layer in enumerate(model.encoder_layers):
-        yield from _layer(f"encoder.{i}", layer, encoder, encoder, model.dims.n_audio_head, head)
+        yield from _layer(
+            f"encoder.{i}", layer, encoder, encoder, _Heads(model.dims.n_audio_head, head)
+        )
     yield from _norm("encoder_norm", model.encoder_norm)
     for i, layer in enumerate(model.decoder_layers):
-        yield from _layer(f"decoder.{i}", layer, decoder, encoder, model.dims.n_text_head, head)
+        yield from _layer(
+            f"decoder.{i}", layer, decoder, encoder, _Heads(model.dims.n_text_head, head)
+        )
     yield from _norm("decoder_norm", model.decoder_norm)
     yield "text_positions", _pad(model.text_positions, 1, 64)
-    yield from _linear("vocabulary", model.embedding, None, decoder, width)
+    yield from packed_linear("vocabulary", model.embedding, None, decoder, width)
     yield "embedding", _bytes(model.embedding if decoder == F32 else _half(model.embedding))
 
 
 def _layer(
-    name: str, layer: Layer, kind: int, cross_kind: int, n_heads: int, head: int
+    name: str, layer: Layer, kind: int, cross_kind: int, heads: _Heads
 ) -> Iterator[tuple[str, Array]]:
     width = layer.attention.norm.width
     stride, hidden = _round_up(width, 64), _round_up(4 * width, 64)
     yield from _norm(f"{name}.norm", layer.attention.norm)
-    yield from _projections(f"{name}.qkv", layer.attention, "qkv", kind, n_heads, head)
-    yield from _out(f"{name}.out", layer.attention.out, kind, n_heads, head)
+    yield from _projections(f"{name}.qkv", layer.attention, "qkv", kind, heads)
+    yield from _out(f"{name}.out", layer.attention.out, kind, heads)
     if layer.cross is not None:
         yield from _norm(f"{name}.cross_norm", layer.cross.norm)
-        yield from _projections(f"{name}.cross_query", layer.cross, "q", kind, n_heads, head)
-        yield from _projections(f"{name}.cross_kv", layer.cross, "kv", cross_kind, n_heads, head)
-        yield from _out(f"{name}.cross_out", layer.cross.out, kind, n_heads, head)
+        yield from _projections(f"{name}.cross_query", layer.cross, "q", kind, heads)
+        yield from _projections(f"{name}.cross_kv", layer.cross, "kv", cross_kind, heads)
+        yield from _out(f"{name}.cross_out", layer.cross.out, kind, heads)
     yield from _norm(f"{name}.mlp_norm", layer.mlp_norm)
-    yield from _linear(f"{name}.fc1", layer.fc1.weight, layer.fc1.bias, kind, stride)
-    yield from _linear(f"{name}.fc2", layer.fc2.weight, layer.fc2.bias, kind, hidden)
+    yield from packed_linear(f"{name}.fc1", layer.fc1.weight, layer.fc1.bias, kind, stride)
+    yield from packed_linear(f"{name}.fc2", layer.fc2.weight, layer.fc2.bias, kind, hidden)
 
 
 def _norm(name: str, norm: Norm) -> Iterator[tuple[str, Array]]:
@@ -87,48 +96,48 @@ def _norm(name: str, norm: Norm) -> Iterator[tuple[str, Array]]:
 
 
 def _projections(
-    name: str, attention: Attention, which: str, kind: int, n_heads: int, head: int
+    name: str, attention: Attention, which: str, kind: int, heads: _Heads
 ) -> Iterator[tuple[str, Array]]:
     """Queries, keys, values: those of `which` side by side, each head padded."""
     weights, biases = [], []
     for letter in which:
         linear = {"q": attention.query, "k": attention.key, "v": attention.value}[letter]
-        width = linear.n_out // n_heads
+        width = linear.n_out // heads.n
         scale = np.float32(np.log2(np.e) / np.sqrt(width)) if letter == "q" else np.float32(1)
-        weights.append(_pad_heads(linear.weight * scale, n_heads, head))
-        biases.append(_pad_heads(linear.bias * scale, n_heads, head))
+        weights.append(_pad_heads(linear.weight * scale, heads))
+        biases.append(_pad_heads(linear.bias * scale, heads))
     n_in = _round_up(attention.query.n_in, 64)
-    yield from _linear(name, np.concatenate(weights), np.concatenate(biases), kind, n_in)
+    yield from packed_linear(name, np.concatenate(weights), np.concatenate(biases), kind, n_in)
 
 
-def _out(
-    name: str, linear: Linear, kind: int, n_heads: int, head: int
-) -> Iterator[tuple[str, Array]]:
-    weight = _pad_heads(linear.weight.T, n_heads, head).T
-    yield from _linear(name, weight, linear.bias, kind, n_heads * head)
+def _out(name: str, linear: Linear, kind: int, heads: _Heads) -> Iterator[tuple[str, Array]]:
+    weight = _pad_heads(linear.weight.T, heads).T
+    yield from packed_linear(name, weight, linear.bias, kind, heads.n * heads.width)
 
 
-def _pad_heads(x: Float, n_heads: int, head: int) -> Float:
-    """(H d, ...) -> (H head, ...)."""
-    split = x.reshape(n_heads, -1, *x.shape[1:])
+def _pad_heads(x: Float, heads: _Heads) -> Float:
+    """(H d, ...) -> (H width, ...)."""
+    split = x.reshape(heads.n, -1, *x.shape[1:])
     padding = [(0, 0)] * split.ndim
-    padding[1] = (0, head - split.shape[1])
-    return np.pad(split, padding).reshape(n_heads * head, *x.shape[1:])
+    padding[1] = (0, heads.width - split.shape[1])
+    return np.pad(split, padding).reshape(heads.n * heads.width, *x.shape[1:])
 
 
 def _conv(name: str, conv: Conv, kind: int, n_in: int) -> Iterator[tuple[str, Array]]:
     """(N, K, 3) as a linear layer over three frames side by side."""
     taps = np.zeros((conv.n_out, 3, n_in), np.float32)
     taps[:, :, : conv.n_in] = conv.weight.transpose(0, 2, 1)
-    yield from _linear(name, taps.reshape(conv.n_out, -1), conv.bias, kind, 3 * n_in)
+    yield from packed_linear(name, taps.reshape(conv.n_out, -1), conv.bias, kind, 3 * n_in)
 
 
-def _linear(
-    name: str, weight: Float, bias: Float | None, kind: int, n_in: int
+def packed_linear(
+    name: str, weight: Float, bias: Float | None, kind: int, n_in: int = 0
 ) -> Iterator[tuple[str, Array]]:
+    """One layer of weight (N, K), padded to n_in inputs."""
     assert native is not None  # noqa: S101  the engine is asked for first
     if bias is None:
         bias = np.zeros(len(weight), np.float32)
+    n_in = n_in or _round_up(weight.shape[1], 4)
     padded = np.zeros((_round_up(len(weight), 64), n_in), np.float32)
     padded[: len(weight), : weight.shape[1]] = weight
     for part, value in zip(("panels", "scale", "sums"), native.pack(padded, kind), strict=True):

@@ -11,12 +11,14 @@ namespace whisper_npu::ISA {
 template <class K, class V>
 class EncodedAs final : public Encoded {
  public:
-  EncodedAs(const Model& model) : caches_(new Cache<K, V>[model.decoder.size()]) {
+  EncodedAs(const Model& model, int positions)
+      : positions_(positions), caches_(new Cache<K, V>[model.decoder.size()]) {
     for (size_t i = 0; i < model.decoder.size(); ++i)
-      caches_[i].reserve(model.text_heads, model.head, model.n_ctx);
+      caches_[i].reserve(model.text_heads, model.head, positions);
   }
   ~EncodedAs() override { delete[] caches_; }
 
+  int positions() const override { return positions_; }
   Cache<K, V>& layer(int i) const { return caches_[i]; }
 
   // Projects the audio features (n_ctx, stride) for every layer.
@@ -49,7 +51,28 @@ class EncodedAs final : public Encoded {
     });
   }
 
+  // Takes keys and values (positions, heads * width) of each layer as they are.
+  void keep(Pool& pool, const Model& model, const float* const* keys, const float* const* values,
+            int width) {
+    run(pool, [&](int) {
+      float line[1024] = {};  // a head's width is at most this (engine.cpp)
+      const int n = (int)model.decoder.size() * model.text_heads;
+      for (int piece; (piece = pool.next()) < n;) {
+        const int i = piece / model.text_heads, h = piece % model.text_heads;
+        HeadCache<K, V> head = layer(i).head(h);
+        for (int t = 0; t < positions_; ++t) {
+          const size_t place = ((size_t)t * model.text_heads + h) * width;
+          memcpy(line, keys[i] + place, sizeof(float) * (size_t)width);
+          head.put_key(t, line);
+          memcpy(line, values[i] + place, sizeof(float) * (size_t)width);
+          head.put_value(t, line);
+        }
+      }
+    });
+  }
+
  private:
+  const int positions_;
   Cache<K, V>* caches_;
 };
 
@@ -68,7 +91,7 @@ class SessionOf final : public Session {
     slots_ = new int[beams];
     slots_[0] = 0;
     threads_ = new Thread[pool.threads()];
-    if (n_aligned) seen_.reserve((size_t)n_aligned * model.n_text_ctx * model.n_ctx);
+    if (n_aligned) seen_.reserve((size_t)n_aligned * model.n_text_ctx * encoded.positions());
     claim(0);
   }
   ~SessionOf() override {
@@ -128,9 +151,9 @@ class SessionOf final : public Session {
   }
 
   void alignment(float* scores) const override {
-    const size_t steps = (size_t)length_ * model_.n_ctx;
+    const size_t steps = (size_t)length_ * encoded_.positions();
     for (int i = 0; i < n_aligned_; ++i)
-      memcpy(scores + i * steps, seen_.data + (size_t)i * model_.n_text_ctx * model_.n_ctx,
+      memcpy(scores + i * steps, seen_.data + (size_t)i * model_.n_text_ctx * encoded_.positions(),
              steps * sizeof(float));
   }
 
@@ -255,12 +278,12 @@ class SessionOf final : public Session {
     const Rows<K> query = own.query.rows(m);
     for (int row = 0; row < m; ++row)
       prepare<K>(mixed_.data + (size_t)row * wide_ + h * model_.head, model_.head, query, row);
+    const size_t n_keys = (size_t)encoded_.positions();
     Scores seen;
     for (int a = 0; a < n_aligned_; ++a)
       if (aligned_[a].layer == i && aligned_[a].head == h)
-        seen = {seen_.data + ((size_t)a * model_.n_text_ctx + length_) * model_.n_ctx,
-                (size_t)model_.n_ctx, n};
-    attend<K, V>(query, encoded_.layer(i).head(h), model_.n_ctx, 0, own.attention,
+        seen = {seen_.data + ((size_t)a * model_.n_text_ctx + length_) * n_keys, n_keys, n};
+    attend<K, V>(query, encoded_.layer(i).head(h), (int)n_keys, 0, own.attention,
                  attended_.data + h * model_.head, (size_t)wide_, seen);
   }
 

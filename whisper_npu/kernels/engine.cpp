@@ -139,16 +139,22 @@ Model read_model(const nb::dict& sizes, const Weights& weights, Kind cache) {
 
 class Engine {
  public:
-  Engine(const std::string& isa, const nb::dict& sizes, nb::dict weights, int cache, int threads)
+  Engine(const std::string& isa, const nb::dict& sizes, nb::dict weights, int cache, int threads,
+         const std::vector<int>& pinned)
       : kernels(kernels_named(isa)),
         arrays_(weights),
         model(read_model(sizes, Weights(weights), checked_kind(cache))),
-        pool(checked_threads(threads)),
+        pool(checked_threads(threads), checked_cores(pinned)),
         encoder_(kernels.encoder(pool, model)) {}
 
   static Kind checked_kind(int kind) {
     require(kind >= 0 && kind <= 2, "kind is 0, 1 or 2");
     return (Kind)kind;
+  }
+
+  static const std::vector<int>& checked_cores(const std::vector<int>& cores) {
+    for (int core : cores) require(core >= 0 && core < 1024, "no such core");
+    return cores;
   }
 
   void check_process() const {
@@ -190,6 +196,28 @@ Window project(const std::shared_ptr<Engine>& engine, const float* features) {
   nb::gil_scoped_release release;
   return {engine, std::shared_ptr<Encoded>(
                       engine->kernels.project(engine->pool, engine->model, features))};
+}
+
+// Keys and values that somebody else has projected: (positions, heads * width) for each layer.
+Window keep(const std::shared_ptr<Engine>& engine, const std::vector<std::pair<Matrix, Matrix>>& pairs) {
+  const Model& m = engine->model;
+  engine->check_process();
+  require(pairs.size() == m.decoder.size(), "one pair of keys and values per decoder layer");
+  std::vector<const float*> keys, values;
+  const size_t positions = pairs[0].first.shape(0), width = pairs[0].first.shape(1);
+  for (const auto& [key, value] : pairs) {
+    for (const Matrix& x : {key, value})
+      require(x.shape(0) == positions && x.shape(1) == width, "keys and values of several shapes");
+    keys.push_back(key.data());
+    values.push_back(value.data());
+  }
+  require(positions > 0 && positions <= (size_t)m.n_ctx && width % m.text_heads == 0 &&
+              width / m.text_heads <= (size_t)m.head,
+          "keys and values are (positions, width)");
+  nb::gil_scoped_release release;
+  return {engine, std::shared_ptr<Encoded>(
+                      engine->kernels.keep(engine->pool, m, keys.data(), values.data(),
+                                           (int)positions, (int)width / m.text_heads))};
 }
 
 class Decoding {
@@ -246,7 +274,7 @@ class Decoding {
 
   nb::object attention() {
     const Use use(busy_);
-    const size_t length = (size_t)session_->length(), n_ctx = (size_t)window_.engine->model.n_ctx;
+    const size_t length = (size_t)session_->length(), n_ctx = (size_t)window_.encoded->positions();
     Owned<float> scores(n_aligned_ * length * n_ctx);
     session_->alignment(scores.data);
     return scores.array({n_aligned_, length, n_ctx});
@@ -269,8 +297,8 @@ void bind_engine(nb::module_& m) {
       .def("reorder", &Decoding::reorder, "sources"_a)
       .def("attention", &Decoding::attention);
   nb::class_<Engine>(m, "Engine")
-      .def(nb::init<const std::string&, const nb::dict&, nb::dict, int, int>(), "isa"_a, "sizes"_a,
-           "weights"_a, "cache"_a, "threads"_a)
+      .def(nb::init<const std::string&, const nb::dict&, nb::dict, int, int, const std::vector<int>&>(),
+           "isa"_a, "sizes"_a, "weights"_a, "cache"_a, "threads"_a, "pinned"_a)
       .def("features",
            [](Engine& self, Matrix mel) {
              return self.features(mel).array({(size_t)self.model.n_ctx, (size_t)self.model.stride});
@@ -290,6 +318,7 @@ void bind_engine(nb::module_& m) {
              return project(self, features.data());
            },
            "features"_a)
+      .def("keep", &keep, "pairs"_a)
       .def("session",
            [](std::shared_ptr<Engine> self, const Window& window, int beams,
               const std::vector<std::pair<int, int>>& aligned) {

@@ -70,7 +70,7 @@ Encoder* make_encoder(Pool& pool, const Model& model) {
 
 template <class K, class V>
 Encoded* project_to(Pool& pool, const Model& model, const float* features) {
-  auto* encoded = new EncodedAs<K, V>(model);
+  auto* encoded = new EncodedAs<K, V>(model, model.n_ctx);
   switch (model.decoder[0].cross_kv.kind) {
     case Kind::kInt8: encoded->template project<Int8>(pool, model, features); break;
     case Kind::kHalf: encoded->template project<Half>(pool, model, features); break;
@@ -85,6 +85,22 @@ Encoded* project(Pool& pool, const Model& model, const float* features) {
     case Kind::kHalf: return project_to<Half, Half>(pool, model, features);
     default: return project_to<Float, Float>(pool, model, features);
   }
+}
+
+template <class K, class V>
+Encoded* keep_as(Pool& pool, const Model& model, const float* const* keys,
+                 const float* const* values, int positions, int width) {
+  auto* encoded = new EncodedAs<K, V>(model, positions);
+  encoded->keep(pool, model, keys, values, width);
+  return encoded;
+}
+
+Encoded* keep(Pool& pool, const Model& model, const float* const* keys, const float* const* values,
+              int positions, int width) {
+  const auto as = model.cache == Kind::kInt8   ? keep_as<Int8, Mixed>
+                  : model.cache == Kind::kHalf ? keep_as<Half, Half>
+                                               : keep_as<Float, Float>;
+  return as(pool, model, keys, values, positions, width);
 }
 
 template <class W, class K, class V>
@@ -108,6 +124,6 @@ Session* make_session(Pool& pool, const Model& model, const Encoded& encoded, in
 
 extern const Kernels kernels;
 const Kernels kernels = {kName,   linear_any,   layer_norm_rows, gelu_all, make_encoder,
-                         project, make_session};
+                         project, keep,         make_session};
 
 }  // namespace whisper_npu::ISA

@@ -69,6 +69,7 @@ class Encoder {
 class Encoded {
  public:
   virtual ~Encoded();
+  virtual int positions() const = 0;
 };
 
 // The hypotheses of one window being decoded, with their keys and values.
@@ -82,7 +83,7 @@ class Session {
   virtual void step(const int64_t* tokens, int n, bool every_position, float* logits) = 0;
   // Row i goes on from row sources[i]; n <= beams.
   virtual void reorder(const int* sources, int n) = 0;
-  // Scores before the softmax of the aligned heads, row 0: (heads, length, n_ctx).
+  // Scores before the softmax of the aligned heads, row 0: (heads, length, positions).
   virtual void alignment(float* scores) const = 0;
 };
 
@@ -103,6 +104,9 @@ struct Kernels {
   Encoder* (*encoder)(Pool& pool, const Model& model);
   // features (n_ctx, stride) -> what every decoder layer attends to
   Encoded* (*project)(Pool& pool, const Model& model, const float* features);
+  // the same from keys and values, (positions, heads * width) for every layer
+  Encoded* (*keep)(Pool& pool, const Model& model, const float* const* keys,
+                   const float* const* values, int positions, int width);
   Session* (*session)(Pool& pool, const Model& model, const Encoded& encoded, int beams,
                       const Head* aligned, int n_aligned);
 };

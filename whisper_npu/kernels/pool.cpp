@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <sched.h>
+
 namespace whisper_npu {
 namespace {
 
@@ -14,9 +16,29 @@ inline void relax() {
 constexpr int kSpins = 2000;      // about 20 to 80 microseconds
 constexpr int kYields = 200;      // then give the core away, then sleep where that is possible
 
+// The calling thread stays on these cores while this lives. Where that fails it runs anywhere.
+class Pinned {
+ public:
+  explicit Pinned(const std::vector<int>& cores) : active_(!cores.empty()) {
+    if (!active_) return;
+    cpu_set_t wanted;
+    CPU_ZERO(&wanted);
+    for (int core : cores) CPU_SET(core, &wanted);
+    active_ = sched_getaffinity(0, sizeof before_, &before_) == 0 &&
+              sched_setaffinity(0, sizeof wanted, &wanted) == 0;
+  }
+  ~Pinned() {
+    if (active_) sched_setaffinity(0, sizeof before_, &before_);
+  }
+
+ private:
+  bool active_;
+  cpu_set_t before_;
+};
+
 }  // namespace
 
-Pool::Pool(int threads) : threads_(threads) {
+Pool::Pool(int threads, std::vector<int> pinned) : threads_(threads), pinned_(std::move(pinned)) {
   for (int id = 1; id < threads; ++id) workers_.emplace_back([this, id] { work(id); });
 }
 
@@ -31,6 +53,7 @@ Pool::~Pool() {
 }
 
 void Pool::work(int id) {
+  const Pinned pinned(pinned_);
   for (int seen = 0;;) {
     for (int i = 0; started_.load(std::memory_order_acquire) == seen; ++i) {
       if (i < kSpins) {
@@ -53,6 +76,7 @@ void Pool::work(int id) {
 
 void Pool::run(void (*task)(void*, int), void* context) {
   std::lock_guard<std::mutex> one(caller_);
+  const Pinned pinned(pinned_);
   task_ = task;
   context_ = context;
   next_ = 0;

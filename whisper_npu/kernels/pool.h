@@ -13,7 +13,8 @@ namespace whisper_npu {
 
 class Pool {
  public:
-  explicit Pool(int threads);
+  // pinned: the cores that the work stays on; empty: any
+  explicit Pool(int threads, std::vector<int> pinned = {});
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -31,6 +32,7 @@ class Pool {
   void work(int id);
 
   const int threads_;
+  const std::vector<int> pinned_;
   std::mutex caller_, sleep_;
   std::condition_variable wake_;
   std::atomic<int> started_{0}, sleeping_{0}, running_{0};

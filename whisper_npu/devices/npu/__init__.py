@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.npu.activations import Stream, read
 from whisper_npu.devices.npu.ops import NpuOps
 from whisper_npu.devices.npu.weights import Image
@@ -61,7 +61,9 @@ class NpuDevice:
         self._cores = Cores(library, soc, n_threads)
         try:
             self._ops = self._load(image)
-            self._decoder = CpuDevice(checkpoint)
+            self._decoder = open_cpu(
+                checkpoint, precision=options.precision, threads=options.threads
+            )
         except BaseException:
             self._cores.close()
             raise
