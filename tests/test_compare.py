@@ -17,7 +17,7 @@ from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
 from whisper_npu.compare import GREEDY, Task, compare
 from whisper_npu.devices import DeviceOptions
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
 from whisper_npu.model import NumpySession
 from whisper_npu.pages.comparison import plain
@@ -51,7 +51,7 @@ class Distracted(NumpySession):
         return logits
 
 
-class Broken(CpuDevice):
+class Broken(NumpyDevice):
     """A layer with a wrong scale, and a decoder that is not itself."""
 
     name = "cpu broken"
@@ -64,8 +64,8 @@ class Broken(CpuDevice):
         return Distracted(self._model, encoded)
 
 
-def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> CpuDevice:
-    return Broken(checkpoint) if options.precision == "broken" else CpuDevice(checkpoint)
+def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> NumpyDevice:
+    return Broken(checkpoint) if options.precision == "broken" else NumpyDevice(checkpoint)
 
 
 @pytest.fixture(scope="module")

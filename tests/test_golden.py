@@ -14,7 +14,7 @@ import pytest
 from whisper_npu.cache import sha256
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.decoding import Decoder
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from whisper_npu.transcript import Segment
 
 
-class Remembering(CpuDevice):
+class Remembering(NumpyDevice):
     """Encodes the same window once: every option set hears the same recordings."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.layers import (
     N_POSITIONS,
     LayerError,
@@ -72,11 +72,11 @@ def mel(micro: Checkpoint) -> Float:
 
 @pytest.fixture(scope="module")
 def expected(micro: Checkpoint, mel: Float) -> dict[str, Float]:
-    return outputs(CpuDevice(micro), mel)
+    return outputs(NumpyDevice(micro), mel)
 
 
-def device_of(checkpoint: Checkpoint, ops: NumpyOps) -> CpuDevice:
-    device = CpuDevice(checkpoint)
+def device_of(checkpoint: Checkpoint, ops: NumpyOps) -> NumpyDevice:
+    device = NumpyDevice(checkpoint)
     device._ops = ops
     return device
 
@@ -119,7 +119,7 @@ def test_all_layers_are_compared_at_both_ends(expected: dict[str, Float], mel: F
 def test_equal_devices_have_no_error(
     micro: Checkpoint, mel: Float, expected: dict[str, Float]
 ) -> None:
-    errors = layer_errors(expected, CpuDevice(micro), mel)
+    errors = layer_errors(expected, NumpyDevice(micro), mel)
     assert [error.name for error in errors] == list(expected)
     assert {error.max_abs for error in errors} == {0.0}
     assert min(error.cosine for error in errors) > 1 - 1e-9
