@@ -90,6 +90,7 @@ class CpuDevice:
             list(self._cores.pinned),
         )  # fmt: skip
 
+    @stage("encoder")
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         if observe:
             ops = Observed(_NativeOps(self._isa, self._kinds[0]), np.asarray, observe)
@@ -176,6 +177,7 @@ class NumpyDevice:
         self._model = Whisper(checkpoint)
         self._ops = NumpyOps()
 
+    @stage("encoder")
     def encode(
         self, mel: Float, *, observe: Observer | None = None
     ) -> Sequence[tuple[Float, Float]]:
