@@ -24,11 +24,14 @@ pytestmark = pytest.mark.usefixtures("all_on_npu")
 
 DEVICES = {
     "cpu": (DeviceOptions("cpu"), 3e-2),
-    "npu-fp16 rk3588": (DeviceOptions("npu", npu_precision="fp16", emulate="rk3588"), 5e-3),
-    "npu-fp16 rk3566": (DeviceOptions("npu", npu_precision="fp16", emulate="rk3566"), 5e-3),
-    "npu-int8 rk3588": (DeviceOptions("npu", npu_precision="int8", emulate="rk3588"), 3e-2),
-    "npu-int8 rk3566": (DeviceOptions("npu", npu_precision="int8", emulate="rk3566"), 3e-2),
-    "auto": (DeviceOptions("auto", emulate="rk3588"), 5e-3),
+    "cpu-int8": (DeviceOptions("cpu", "int8"), 4e-2),
+    "cpu-f16": (DeviceOptions("cpu", "f16"), 1e-2),
+    "cpu-f32": (DeviceOptions("cpu", "f32"), 1e-5),
+    "npu-fp16 rk3588": (DeviceOptions("npu", "f32", npu_precision="fp16", emulate="rk3588"), 5e-3),
+    "npu-fp16 rk3566": (DeviceOptions("npu", "f32", npu_precision="fp16", emulate="rk3566"), 5e-3),
+    "npu-int8 rk3588": (DeviceOptions("npu", "f32", npu_precision="int8", emulate="rk3588"), 3e-2),
+    "npu-int8 rk3566": (DeviceOptions("npu", "f32", npu_precision="int8", emulate="rk3566"), 3e-2),
+    "auto": (DeviceOptions("auto", "f32", emulate="rk3588"), 5e-3),
 }
 
 
