@@ -163,6 +163,22 @@ def test_signals_end_it_in_order(
     assert not (out / "long.txt").exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110  a constant
+def test_a_stdout_that_is_full(model: str, recordings: Path) -> None:
+    command = [sys.executable, "-m", "whisper_npu", "transcribe", "-m", model]
+    with open("/dev/full", "w") as full:  # noqa: PTH123  a device
+        done = subprocess.run(
+            [*command, *QUICK, "--json", str(recordings)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 8
+    assert "cannot write to standard output: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_watching_until_told_to_stop(model: str, recordings: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     os.utime(recordings / "a.wav", (1, 1))

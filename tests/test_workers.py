@@ -13,7 +13,7 @@ from faults import make_texts
 
 from whisper_npu import workers
 from whisper_npu.batch import Batch, BatchOptions
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, OutputError
 from whisper_npu.recordings import find
 
 if TYPE_CHECKING:
@@ -83,6 +83,20 @@ def test_above_the_limit_one_worker_goes_on_alone(
     shares = sorted(len({line.split()[1] for line in engine.heard}) for engine in engines)
     assert shares[:-1] == [1] * (len(engines) - 1)  # all but one left after their first
     assert shares[-1] == 13 - len(engines)
+
+
+def test_a_listener_that_fails_ends_the_batch(tmp_path: Path) -> None:
+    class Deaf(Watcher):
+        def heard(self, *_: object) -> None:
+            raise OutputError("nobody reads")
+
+    recordings = find([make_texts(tmp_path / "in", 3)])
+    batch = Batch(recordings, BatchOptions(tmp_path / "out"), {}, prepare, Deaf())
+    engine = Engine(lambda _: time.sleep(0.05))
+    with pytest.raises(OutputError, match="nobody reads"):
+        workers.run(batch, lambda _: engine)
+    assert engine.closed
+    assert threading.active_count() == 1
 
 
 def test_memory_is_told_by_the_system() -> None:

@@ -155,8 +155,13 @@ def run(
     ]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        batch.tell(_LOOK)
+    try:
+        while any(thread.is_alive() for thread in threads):
+            batch.tell(_LOOK)
+    finally:  # a listener may have failed
+        batch.stop()
+        for thread in threads:
+            thread.join()
     batch.tell(0)
     if crew.error is not None:
         raise crew.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from json import dumps
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from whisper_npu.errors import OutputError
 from whisper_npu.recordings import STDIN
 from whisper_npu.report import DONE
 from whisper_npu.transcribe import WindowDone, record
@@ -104,8 +106,12 @@ class Show:
 
     def _print(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stdout):
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(f"{text}\n")
+                sys.stdout.flush()
+            except OSError as error:  # a full disk, or a pipe that nobody reads any more
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no echo at exit
+                raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
     def _say(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stderr):
