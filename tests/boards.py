@@ -50,16 +50,22 @@ def _tree(root: Path, model: str, *names: str) -> None:
     _write(root, {f"proc/device-tree/{name}": content for name, content in files.items()})
 
 
-def _vendor_driver(root: Path, version: str, compatible: str = "rockchip,rk3588-rknpu") -> None:
-    uevent = f"DRIVER=RKNPU\nOF_NAME=npu\nOF_COMPATIBLE_0={compatible}\nOF_COMPATIBLE_N=1"
-    files: dict[str, str | bytes] = {
-        f"sys/class/drm/{node}/device/uevent": uevent for node in ("card1", "renderD129")
-    }
+def _vendor_driver(root: Path, version: str, node: int = 129) -> None:
+    """Which of the two nodes is the NPU's depends on which driver came first."""
+    npu = "DRIVER=RKNPU\nOF_NAME=npu\nOF_COMPATIBLE_0=rockchip,rk3588-rknpu\nOF_COMPATIBLE_N=1"
     display = "DRIVER=rockchip-drm\nOF_COMPATIBLE_0=rockchip,display-subsystem"
-    files["sys/class/drm/renderD128/device/uevent"] = display
-    files["sys/kernel/debug/rknpu/version"] = f"RKNPU driver: v{version}"
-    _write(root, files | {"dev/dri/renderD129": b""})
-    (root / "dev/dri/renderD129").chmod(0o660)
+    _write(
+        root,
+        {
+            f"sys/class/drm/card{node - 128}/device/uevent": npu,
+            f"sys/class/drm/renderD{node}/device/uevent": npu,
+            f"sys/class/drm/renderD{257 - node}/device/uevent": display,
+            "sys/kernel/debug/rknpu/version": f"RKNPU driver: v{version}",
+            f"dev/dri/renderD{node}": b"",
+            f"dev/dri/renderD{257 - node}": b"",
+        },
+    )
+    (root / f"dev/dri/renderD{node}").chmod(0o660)
 
 
 def _clocks(root: Path, npu: int = 1000, memory: int = 2112) -> None:
@@ -98,7 +104,7 @@ def armbian(root: Path) -> Machine:
     _common(root)
     _tree(root, "Radxa ROCK 5B", "radxa,rock-5b", "rockchip,rk3588")
     _write(root, {"proc/sys/kernel/osrelease": "6.1.115-vendor-rk35xx"})
-    _vendor_driver(root, "0.9.8")
+    _vendor_driver(root, "0.9.8", node=128)
     (root / "sys/kernel/debug/rknpu/version").unlink()  # root only
     _clocks(root, memory=528)
     return Machine(root, "aarch64", (3, 13), **OUTSIDER, packages={})

@@ -56,7 +56,7 @@ def test_armbian_as_installed(tmp_path: Path) -> None:
     assert found["librknnrt"].fix.startswith("sudo curl -L -o /usr/lib/librknnrt.so https://")
     fix = "echo performance | sudo tee /sys/class/devfreq/dmc/governor"
     assert found["memory clock"].fix == fix
-    assert obstacle(machine).startswith("/dev/dri/renderD129 belongs to group render (mode 660)")
+    assert obstacle(machine).startswith("/dev/dri/renderD128 belongs to group render (mode 660)")
 
 
 def test_mainline_has_a_driver_that_does_not_help(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whisper_npu.machine.Machine", lambda: machine)
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 6
-    assert "fail  permission   /dev/dri/renderD129 belongs to group render" in done.stdout
+    assert "fail  permission   /dev/dri/renderD128 belongs to group render" in done.stdout
     assert "-> sudo usermod -aG render $USER" in done.stdout
     assert done.stdout.endswith("CPU: ready. NPU: not ready, 2 to mend.\n")
     assert "\x1b" not in done.stdout  # colours are for terminals

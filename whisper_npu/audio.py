@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import re
+import select
 import shutil
 import stat
 import subprocess
@@ -44,6 +45,7 @@ SAMPLE_RATE = 16000  # Hz, what Whisper hears
 _FRAMES = 4096  # read at once: what is lost around a damaged spot
 _BAD_READS = 64  # in a row, after which the rest of a damaged file is given up
 _RATES = range(1000, 1_000_001)  # Hz; anything else is a damaged header
+_PATIENCE = 60.0  # seconds without a sample from ffmpeg
 _LOUD = 4.0  # times full scale: louder than any lossy decoder overshoots
 
 # libsndfile's log, where the data chunk promises more bytes than the file has
@@ -55,6 +57,10 @@ _log = logging.getLogger(__name__)
 
 class _UndecodableError(Exception):
     """This decoder gets nothing out of the file; the next may."""
+
+
+class _SenselessError(Exception):
+    """What the file says of itself cannot be, and would keep a decoder busy for ever."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,8 @@ def _decode(file: BinaryIO, name: str, warn: Warn) -> Blocks:
         try:
             rate, blocks = decoder(file, warn)
             first = next(blocks, None)
+        except _SenselessError as error:
+            raise AudioError(f"{name}: {error}") from error
         except _UndecodableError as error:
             reasons.append(str(error))
             continue
@@ -215,7 +223,7 @@ def _sound(file: BinaryIO) -> soundfile.SoundFile:
         raise _UndecodableError(str(error)) from error
     if sound.samplerate not in _RATES:
         sound.close()
-        raise _UndecodableError(f"its sample rate is {sound.samplerate} Hz")
+        raise _SenselessError(f"is damaged: it claims a sample rate of {sound.samplerate} Hz")
     # else every read seeks to where it is, and an mp3 decoder stumbles over that
     sound.seekable = lambda: False
     return sound
@@ -280,22 +288,32 @@ def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
     command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
     command += ["-i", path, "-map", "0:a:0", "-ac", "1"]
     command += ["-ar", str(SAMPLE_RATE), "-f", "s16le", "-"]
-    empty = True
+    rest, empty, stalled = b"", True, ""
     with tempfile.TemporaryFile() as talk:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=talk, pass_fds=(file.fileno(),)
+            command, bufsize=0, stdout=subprocess.PIPE, stderr=talk, pass_fds=(file.fileno(),)
         )
         with process, closing(cast("BinaryIO", process.stdout)) as stream:
             try:
-                while len(data := stream.read(2 * _FRAMES)) >= 2:
-                    empty = False
-                    yield _from_int16(np.frombuffer(data, "<i2", len(data) // 2))
+                while data := _read(stream):
+                    rest += data
+                    yield _from_int16(np.frombuffer(rest, "<i2", len(rest) // 2))
+                    rest, empty = rest[len(rest) // 2 * 2 :], False
                 process.wait()
+            except TimeoutError:
+                stalled = f"it came to a halt for {_PATIENCE:.0f} s"
             finally:
                 process.kill()  # nothing is left to kill after `wait`
         talk.seek(0)
         complaints = talk.read(1 << 16).decode("utf-8", "replace").replace(f"{path}: ", "")
-    _judge("ffmpeg", complaints.strip().splitlines(), warn, empty=empty)
+    _judge("ffmpeg", f"{complaints.strip()}\n{stalled}".split("\n"), warn, empty=empty)
+
+
+def _read(stream: BinaryIO) -> bytes:
+    """Whatever comes next out of a pipe. Raises TimeoutError."""
+    if not select.select([stream], [], [], _PATIENCE)[0]:
+        raise TimeoutError
+    return stream.read(2 * _FRAMES)
 
 
 def _from_int16(samples: NDArray[np.generic]) -> Float:
@@ -305,6 +323,7 @@ def _from_int16(samples: NDArray[np.generic]) -> Float:
 
 def _judge(decoder: str, complaints: list[str], warn: Warn, *, empty: bool) -> None:
     """A decoder that complained and gave nothing failed; one that gave something warns."""
+    complaints = [line for line in complaints if line]
     if not complaints:
         return
     if not empty:
@@ -341,6 +360,9 @@ def _pyav_blocks(container: av.container.InputContainer, warn: Warn) -> Blocks:
     with container:
         if not container.streams.audio:
             raise _UndecodableError("holds no audio stream")
+        rate = container.streams.audio[0].rate
+        if rate not in _RATES:
+            raise _SenselessError(f"is damaged: it claims a sample rate of {rate} Hz")
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         for packet in container.demux(container.streams.audio[0]):
             try:
