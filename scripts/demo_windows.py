@@ -6,6 +6,7 @@ A window is a slice of at most 30 s. What the model must learn from it, beyond w
 - a segment that the window's end cuts off is only announced: `<|end|><|start|><|endoftext|>`, and
   the transcriber's next window begins at `end`; when no segment before it was finished, its whole
   words are written and followed by their end, twice, so that the next window begins there;
+- one in ten is written without timestamps, after `<|notimestamps|>`;
 - a window without speech has `<|nospeech|>` in first place, and nothing after any timestamp;
 - frames beyond the end of the recording are 0.0.
 
@@ -69,6 +70,7 @@ class Vocabulary:
     sot: int
     sot_prev: int
     no_speech: int
+    no_timestamps: int
     timestamp_begin: int
     size: int
 
@@ -86,6 +88,7 @@ class Vocabulary:
             sot=ids[1],
             sot_prev=ids[6],
             no_speech=ids[7],
+            no_timestamps=ids[8],
             timestamp_begin=ids[9],
             size=tokenizer.get_vocab_size(),
         )
@@ -129,7 +132,7 @@ class Speakers:
             by_speaker.setdefault(clip.speaker, []).append(clip)
         for same in by_speaker.values():
             self._by_source.setdefault(same[0].source, []).append(same)
-        shares = {"an4": 0.55, "synthetic": 0.27, "fsdd": 0.18}
+        shares = {"an4": 0.5, "synthetic": 0.2, "fsdd": 0.3}
         self._sources = list(self._by_source)
         weights = np.array([shares[source] for source in self._sources])
         self._weights = weights / weights.sum()
@@ -216,7 +219,7 @@ def _filter(rng: np.random.Generator, samples: Samples, room: Samples | None) ->
     hertz = np.fft.rfftfreq(n, 1 / RATE)
     if room is not None:
         spectrum *= np.fft.rfft(room / np.sqrt(np.sum(room**2)), n)
-    spectrum *= (np.maximum(hertz, 100) / 1000) ** rng.uniform(-0.35, 0.35)
+    spectrum *= (np.maximum(hertz, 100) / 1000) ** rng.uniform(-0.25, 0.25)
     kind = rng.random()
     top = rng.uniform(3300, 4000) if kind < 0.3 else rng.uniform(4500, 7800) if kind < 0.4 else 9000
     spectrum *= np.clip((top - hertz) / 100 + 1, 0, 1)
@@ -291,7 +294,7 @@ def spoil(
         samples = _filter(rng, samples, room)
     heard = samples[np.abs(samples) > 1e-4]
     speech = np.sqrt(np.mean(heard**2)) if len(heard) else 0.05
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         kind = rng.random()
         noise = (
             _coloured(rng, len(samples))
@@ -300,13 +303,13 @@ def spoil(
             if kind < 0.9
             else not_speech(rng, len(samples), recordings)
         )
-        floor = 4 if kind < 0.6 else 10
+        floor = 6 if kind < 0.6 else 12
         samples = samples + noise * np.float32(speech * 10 ** (-rng.uniform(floor, 40) / 20))
     return _level(rng, samples)
 
 
 def _level(rng: np.random.Generator, samples: Samples) -> Samples:
-    decibel = rng.uniform(-25, 0) if rng.random() < 0.8 else rng.uniform(-50, -25)
+    decibel = rng.uniform(-20, 0) if rng.random() < 0.85 else rng.uniform(-50, -20)
     samples = samples * np.float32(10 ** (decibel / 20) / (np.abs(samples).max() + 1e-6))
     kind = rng.random()
     if kind < 0.04:  # mu-law
@@ -484,6 +487,11 @@ class Windows(torch.utils.data.Dataset[Batch]):
             )
             return self._with_prompt(rng, [v.sot, wrong], [target, v.eot], with_prompt=with_prompt)
         after: list[int] = []
+        if first and rng.random() < 0.1:  # a transcript without timestamps
+            heard = [v.words[w] for s in segments for w, _, b in s.words if b <= seconds]
+            learnt = [IGNORE, *heard, v.eot]
+            tokens = [v.sot, v.no_timestamps, *heard]
+            return self._with_prompt(rng, tokens, learnt, with_prompt=with_prompt)
         for segment in segments:
             start, end = (offset + round(t * 50) for t in (segment.start, segment.end))
             if first and not after:
