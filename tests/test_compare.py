@@ -222,9 +222,10 @@ def test_the_task(command: Callable[..., tuple[int, str, str, Task]], tmp_path: 
         DeviceOptions.named(name, "rk3588")
         for name in ("cpu-f32", "cpu-int8", "npu-fp16", "npu-int8")
     ]
-    assert command("--devices", "npu, cpu")[3].devices == [
-        DeviceOptions.named("npu"),
-        DeviceOptions.named("cpu"),
+    assert command("--devices", "npu-int8-graph, npu-layers, cpu")[3].devices == [
+        DeviceOptions("npu", npu_precision="int8", npu_path="graph"),
+        DeviceOptions("npu", npu_path="layers"),
+        DeviceOptions("cpu"),
     ]
 
 

@@ -20,8 +20,9 @@ def compare(  # noqa: PLR0913  one parameter an option
         str | None,
         typer.Option(
             metavar="DEVICE,...",
-            help="Of cpu-f32, cpu-f16, cpu-int8, npu-fp16, npu-int8; the first is the measure of "
-            "the others. Default: cpu-f32,cpu-int8 and with --emulate npu-fp16,npu-int8.",
+            help="Of cpu-f32, cpu-f16, cpu-int8, npu-fp16, npu-int8, npu-fp16-graph ...; the first "
+            "is the measure of the others. Default: cpu-f32,cpu-int8 and with --emulate "
+            "npu-fp16,npu-int8.",
         ),
     ] = None,
     emulate: Annotated[

@@ -115,11 +115,13 @@ class DeviceOptions:
 
     @classmethod
     def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
-        """From "cpu-int8", "npu-fp16" or "cpu", as a comparison names devices."""
-        device, _, precision = name.partition("-")
+        """From "cpu-int8", "npu-fp16", "npu-int8-graph" or "cpu": how comparisons name devices."""
+        device, *rest = name.split("-")
+        path = rest.pop() if rest and rest[-1] in ("layers", "graph") else "auto"
+        precision = "-".join(rest) or "auto"
         if device == "npu":
-            return cls(device, npu_precision=precision or "auto", emulate=emulate)
-        return cls(device, precision or "auto")
+            return cls(device, npu_precision=precision, npu_path=path, emulate=emulate)
+        return cls(device, precision)
 
 
 def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
