@@ -1,8 +1,9 @@
 """Two texts -> how far apart they are: word and character error rates, and which words differ.
 
 Texts are normalised as openai/whisper's evaluation does it (case, punctuation, numbers, spelling)
-and aligned with the fewest errors. Radford et al. 2022, appendix C. The door to jiwer and
-whisper-normalizer, which come with the extra `compare`.
+and aligned with the fewest errors; characters are counted in languages without spaces between
+words. Radford et al. 2022, appendix C. The door to jiwer and whisper-normalizer, which come with
+the extra `compare`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import OptionError
+from whisper_npu.tokenizer import UNSPACED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jiwer import CharacterOutput, WordOutput
-
-# written without spaces between words: characters are counted instead
-UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from whisper_npu.stages import stage
-from whisper_npu.tokenizer import TIME_PRECISION
+from whisper_npu.tokenizer import TIME_PRECISION, UNSPACED
 from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 PREPENDED = "\"'“¿([{-"  # punctuation that belongs to the next word
 APPENDED = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001  and to the one before
 SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001
-UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # no spaces between words
 FILTER_WIDTH = 7  # positions of 20 ms
 POSITIONS_PER_SECOND = round(1 / TIME_PRECISION)
 _CHUNK = 32  # tokens whose logits are held at once

@@ -50,6 +50,7 @@ ALIASES = {
     "castilian": "es", "mandarin": "zh",
 }
 # fmt: on
+UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue"))  # no spaces between words
 
 
 def language_code(name: str) -> str:

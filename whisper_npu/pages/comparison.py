@@ -6,10 +6,11 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu.accuracy import UNSPACED, Errors
+from whisper_npu.accuracy import Errors
 from whisper_npu.figures import Figure
 from whisper_npu.pages import render
 from whisper_npu.pages.charts import bars, layer_chart
+from whisper_npu.tokenizer import UNSPACED
 
 if TYPE_CHECKING:
     from whisper_npu.verdict import Findings
