@@ -259,6 +259,13 @@ def test_ffmpeg_complains_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert warnings == ["damaged: ffmpeg says 'broken'"]
 
 
+def test_ffmpeg_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _fake_ffmpeg(tmp_path, monkeypatch, "head -c 32000 /dev/zero", "kill -SEGV $$")
+    samples, warnings = _read(path)
+    assert len(samples) == 16000
+    assert warnings == ["damaged: ffmpeg says 'it ended with code -11'"]
+
+
 def test_ffmpeg_comes_to_a_halt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whisper_npu.audio._PATIENCE", 0.5)
     path = _fake_ffmpeg(tmp_path, monkeypatch, "head -c 32000 /dev/zero", "exec sleep 100")

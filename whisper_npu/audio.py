@@ -276,7 +276,7 @@ def _announced_frames(sound: soundfile.SoundFile, file: BinaryIO) -> float:
     return sound.frames
 
 
-# ffmpeg, and PyAV where there is no ffmpeg; neither follows a playlist to the network
+# ffmpeg, and PyAV where there is no ffmpeg; from a file, neither follows a playlist to the network
 
 
 def _ffmpeg(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
@@ -285,10 +285,10 @@ def _ffmpeg(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
 
 def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
     path = _path(file)
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    command = ["ffmpeg", "-nostdin", "-v", "error"]
     command += ["-i", path, "-map", "0:a:0", "-ac", "1"]
     command += ["-ar", str(SAMPLE_RATE), "-f", "s16le", "-"]
-    rest, empty, stalled = b"", True, ""
+    rest, empty, end = b"", True, ""
     with tempfile.TemporaryFile() as talk:
         process = subprocess.Popen(
             command, bufsize=0, stdout=subprocess.PIPE, stderr=talk, pass_fds=(file.fileno(),)
@@ -299,19 +299,22 @@ def _ffmpeg_blocks(file: BinaryIO, warn: Warn) -> Blocks:
                     rest += data
                     yield _from_int16(np.frombuffer(rest, "<i2", len(rest) // 2))
                     rest, empty = rest[len(rest) // 2 * 2 :], False
-                process.wait()
+                if code := process.wait():
+                    end = f"it ended with code {code}"
             except TimeoutError:
-                stalled = f"it came to a halt for {_PATIENCE:.0f} s"
+                end = f"it came to a halt for {_PATIENCE:.0f} s"
             finally:
                 process.kill()  # nothing is left to kill after `wait`
         talk.seek(0)
         complaints = talk.read(1 << 16).decode("utf-8", "replace").replace(f"{path}: ", "")
-    _judge("ffmpeg", f"{complaints.strip()}\n{stalled}".split("\n"), warn, empty=empty)
+    _judge("ffmpeg", f"{end}\n{complaints.strip()}".split("\n"), warn, empty=empty)
 
 
 def _read(stream: BinaryIO) -> bytes:
     """Whatever comes next out of a pipe. Raises TimeoutError."""
-    if not select.select([stream], [], [], _PATIENCE)[0]:
+    poll = select.poll()  # `select` itself knows no descriptor beyond 1023
+    poll.register(stream)
+    if not poll.poll(1000 * _PATIENCE):
         raise TimeoutError
     return stream.read(2 * _FRAMES)
 
@@ -344,7 +347,7 @@ def _pyav(file: BinaryIO, warn: Warn) -> tuple[int, Blocks]:
         ) from error
     path = _path(file)
     try:
-        container = av.open(path, options={"protocol_whitelist": "file,pipe"})
+        container = av.open(path)
     except av.FFmpegError as error:
         raise _UndecodableError(
             f"is not a recording that can be read ({error.strerror})"
