@@ -12,6 +12,7 @@ and for its features, which are ours: they are compared by themselves in test_fe
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import torch
 import whisper
 import whisper.decoding
 import whisper.transcribe
+import whisper.utils
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
@@ -37,6 +39,7 @@ from whisper_npu.checkpoint import Checkpoint  # noqa: E402
 from whisper_npu.decoding import sample  # noqa: E402
 from whisper_npu.features import log_mel  # noqa: E402
 from whisper_npu.tokenizer import Tokenizer  # noqa: E402
+from whisper_npu.writers import FORMATS  # noqa: E402
 
 if TYPE_CHECKING:
     from whisper_npu.options import TranscribeOptions
@@ -215,12 +218,30 @@ def make(name: str, folder: Path) -> None:
     path.write_bytes(gzip.compress(json.dumps(content).encode(), mtime=0))
 
 
+def make_written() -> None:
+    """Files as openai/whisper writes them, one for each of cases.WRITTEN and each format."""
+    written = []
+    for transcript, options in cases.WRITTEN:
+        result = json.loads(FORMATS["json"](transcript, options))
+        files = {}
+        for name in ("txt", "srt", "vtt", "tsv", "json"):
+            file = io.StringIO()
+            whisper.utils.get_writer(name, ".").write_result(result, file, vars(options))
+            files[name] = file.getvalue()
+        written.append(files)
+    path = cases.DATA / "golden_written.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(written).encode(), mtime=0))
+
+
 def main() -> None:
     """Command line."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    for name in sys.argv[1:] or cases.MODELS:
+    for name in sys.argv[1:] or ["written", *cases.MODELS]:
         begin = time.monotonic()
+        if name == "written":
+            make_written()
+            continue
         with tempfile.TemporaryDirectory() as folder:
             make(name, cases.model_folder(name, Path(folder)))
         print(f"{name}: {time.monotonic() - begin:.0f} s")

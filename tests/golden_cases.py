@@ -16,6 +16,8 @@ from safetensors.numpy import load_file, save_file
 from whisper_npu.audio import open_audio
 from whisper_npu.options import TranscribeOptions
 from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.transcript import Segment, Transcript, Word
+from whisper_npu.writers import SubtitleOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,3 +152,42 @@ def samples_of(recording: str) -> Float:
 def is_here(recording: str) -> bool:
     """Whether a recording can be read on this machine."""
     return recording.startswith("synthetic-") or (SHARED / recording).is_file()
+
+
+def spoken(seed: int, *, words: bool) -> Transcript:
+    """A transcript of nonsense in several scripts, with pauses."""
+    rng = np.random.default_rng(seed)
+    vocabulary = " one two, three. four-five 'six' 七八 девять ten! a\tb -> ...".split(" ")[1:]
+    segments, now = [], float(rng.uniform(0, 4000))
+    for i in range(int(rng.integers(1, 7))):
+        found = []
+        for text in rng.choice(vocabulary, int(rng.integers(1, 12))):
+            now += float(rng.choice([0.0, 0.0, 0.3, 3.5]))
+            end = now + float(rng.uniform(0.05, 0.9))
+            found.append(Word(f" {text}", round(now, 2), round(end, 2), float(rng.uniform())))
+            now = end
+        segment = Segment(
+            i, 100 * i, found[0].start, found[-1].end, "".join(w.text for w in found),
+            tuple(range(i)), 0.2, -0.5, 1.1, 0.01, tuple(found) if words else None,
+        )  # fmt: skip
+        segments.append(segment)
+    text = "".join(segment.text for segment in segments)
+    return Transcript(text, tuple(segments), "en", None, now)
+
+
+WRITTEN = [  # transcript, how it is laid out
+    *((spoken(seed, words=False), SubtitleOptions()) for seed in range(4)),
+    *((spoken(seed, words=True), SubtitleOptions()) for seed in range(4)),
+    *((spoken(seed, words=True), SubtitleOptions(highlight_words=True)) for seed in range(4)),
+    *((spoken(seed, words=True), SubtitleOptions(max_words_per_line=3)) for seed in range(4)),
+    *((spoken(seed, words=True), SubtitleOptions(max_line_width=18)) for seed in range(4)),
+    *(
+        (spoken(seed, words=True), SubtitleOptions(max_line_width=18, max_line_count=2))
+        for seed in range(8)
+    ),
+    (
+        spoken(9, words=True),
+        SubtitleOptions(highlight_words=True, max_line_width=12, max_line_count=1),
+    ),
+    (Transcript("", (), "en", None, 1.0), SubtitleOptions()),
+]

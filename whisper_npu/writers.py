@@ -228,7 +228,7 @@ def karaoke(subtitle: Sequence[Word]) -> Iterator[Cue]:
     plain = cue_text("".join(word.text for word in subtitle))
     last = subtitle[0].start
     for i, spoken_word in enumerate(subtitle):
-        if clock(spoken_word.start) != clock(last):
+        if round(1000 * spoken_word.start) > round(1000 * last):
             yield last, spoken_word.start, plain
         words = [
             re.sub(r"^(\s*)(.*)$", r"\1<u>\2</u>", word.text) if i == j else word.text
