@@ -172,8 +172,19 @@ class Reference:
         }
 
 
+_MELS: dict[bytes, torch.Tensor] = {}
+
+
 def _log_mel(samples: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
     """Our features with 30 s of silence behind them: (n_mels, n_frames + 3000)."""
+    key = samples.tobytes()
+    if key not in _MELS:
+        _MELS.clear()  # the recordings come one after another
+        _MELS[key] = _padded_log_mel(samples, n_mels, padding)
+    return _MELS[key]
+
+
+def _padded_log_mel(samples: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
     features = log_mel([samples], n_mels)
     n_frames = features.n_frames + padding // 160
     windows = [features.window(i, silence=True) for i in range(0, n_frames, 3000)]

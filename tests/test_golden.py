@@ -15,7 +15,9 @@ from whisper_npu.cache import sha256
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.decoding import Decoder
 from whisper_npu.devices.cpu import NumpyDevice
-from whisper_npu.transcribe import Model
+from whisper_npu.features import LogMel, log_mel
+from whisper_npu.transcribe import Model, Transcription
+from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from whisper_npu.decoding import DecodingOptions, Hypothesis
-    from whisper_npu.transcript import Segment
 
 
 class Remembering(NumpyDevice):
@@ -52,11 +53,18 @@ class Golden:
         self.results: dict[str, dict[str, Any]] = content["results"]
         checkpoint = Checkpoint(folder)
         self.model = Model(checkpoint, Remembering(checkpoint))
+        self._heard: dict[str, LogMel] = {}
+
+    def _features(self, recording: str) -> LogMel:
+        if recording not in self._heard:
+            n_mels = self.model.checkpoint.dims.n_mels
+            self._heard[recording] = log_mel([cases.samples_of(recording)], n_mels)
+        return self._heard[recording]
 
     def transcribe(self, recording: str, choice: str) -> dict[str, Any]:
         """What our program hears, in the words of the golden file."""
-        samples = cases.samples_of(recording)
-        options = cases.options(self.name, len(samples) / 16000)[choice]
+        features = self._features(recording)
+        options = cases.options(self.name, features.duration)[choice]
         attempts: list[list[float]] = []
         decoder = Decoder(self.model.device, self.model.tokenizer, self.model.decoder.n_ctx)
 
@@ -66,11 +74,13 @@ class Golden:
             return found
 
         with patch.object(self.model.decoder, "decode", decode):
-            result = self.model.transcribe(samples, options)
+            transcription = Transcription(self.model, features, options)
+            found = [event for event in transcription if isinstance(event, Segment)]
+        result = transcription.transcript(found)
         return {
             "language": result.language,
             "attempts": attempts,
-            "segments": [_record(segment) for segment in result.segments],
+            "segments": [_record(segment) for segment in found],
         }
 
 
