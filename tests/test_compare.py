@@ -222,9 +222,9 @@ def test_the_task(command: Callable[..., tuple[int, str, str, Task]], tmp_path: 
         DeviceOptions.named(name, "rk3588")
         for name in ("cpu-f32", "cpu-int8", "npu-fp16", "npu-int8")
     ]
-    assert command("--devices", "npu-int8-graph, npu-layers, cpu")[3].devices == [
+    assert command("--devices", "npu-int8-graph, npu-fp16+f32, cpu")[3].devices == [
         DeviceOptions("npu", npu_precision="int8", npu_path="graph"),
-        DeviceOptions("npu", npu_path="layers"),
+        DeviceOptions("npu", "f32", "fp16"),
         DeviceOptions("cpu"),
     ]
 

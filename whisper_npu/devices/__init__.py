@@ -115,13 +115,17 @@ class DeviceOptions:
 
     @classmethod
     def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
-        """From "cpu-int8", "npu-fp16", "npu-int8-graph" or "cpu": how comparisons name devices."""
+        """How comparisons name devices: "cpu", "cpu-int8", "npu-fp16", "npu-int8-graph".
+
+        The NPU's decoder is the CPU's: "npu-fp16+f32" has it in f32.
+        """
         device, *rest = name.split("-")
         path = rest.pop() if rest and rest[-1] in ("layers", "graph") else "auto"
         precision = "-".join(rest) or "auto"
-        if device == "npu":
-            return cls(device, npu_precision=precision, npu_path=path, emulate=emulate)
-        return cls(device, precision)
+        if device != "npu":
+            return cls(device, precision)
+        encoder, _, decoder = precision.partition("+")
+        return cls(device, decoder or "auto", encoder, path, emulate=emulate)
 
 
 def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
