@@ -224,7 +224,7 @@ def test_the_task(command: Callable[..., tuple[int, str, str, Task]], tmp_path: 
     ]
     assert command("--devices", "npu-int8-graph, npu-fp16+f32, cpu")[3].devices == [
         DeviceOptions("npu", npu_precision="int8", npu_path="graph"),
-        DeviceOptions("npu", "f32", "fp16"),
+        DeviceOptions("npu", precision="f32", npu_precision="fp16"),
         DeviceOptions("cpu"),
     ]
 

@@ -123,9 +123,15 @@ class DeviceOptions:
         path = rest.pop() if rest and rest[-1] in ("layers", "graph") else "auto"
         precision = "-".join(rest) or "auto"
         if device != "npu":
-            return cls(device, precision)
+            return cls(device, precision=precision)
         encoder, _, decoder = precision.partition("+")
-        return cls(device, decoder or "auto", encoder, path, emulate=emulate)
+        return cls(
+            device,
+            precision=decoder or "auto",
+            npu_precision=encoder,
+            npu_path=path,
+            emulate=emulate,
+        )
 
 
 def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:

@@ -18,7 +18,7 @@ def page(report: Report) -> str:
     seconds = {stage: Figure(spent, "s", source) for stage, spent in report.stages.items()}
     return render(
         "batch",
-        title=f"{len(report.results)} recordings on {report.device or 'no device'}",
+        title=f"Recordings on {report.device or 'no device'}",
         summary=report.summary(),
         origin="" if source == "measured" else source,
         results=report.results,

@@ -134,7 +134,7 @@ def _blocks(names: Sequence[str], place: Mapping[str, float]) -> list[tuple[floa
     seen = set()
     for name in names:
         label = block(name)
-        if label not in seen:
+        if label and label not in seen:
             seen.add(label)
             near = found and place[name] - found[-1][0] < 34
             if not near:
@@ -143,10 +143,10 @@ def _blocks(names: Sequence[str], place: Mapping[str, float]) -> list[tuple[floa
 
 
 def block(name: str) -> str:
-    """A short name of the part of the network that a layer belongs to."""
+    """A short name of the part of the network that a layer belongs to; "" for the last norm."""
     parts = name.split(".")
     if "encoder_attn" in parts:
         return "K/V"
     if "layers" in parts:
         return f"layer {parts[parts.index('layers') + 1]}"
-    return {"layer_norm": "norm"}.get(parts[-1], "stem")
+    return "" if parts[-1] == "layer_norm" else "stem"
