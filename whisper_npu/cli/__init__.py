@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from whisper_npu.cli import bench, compare, config, doctor, models, transcribe
+from whisper_npu.cli import bench, cache, compare, config, doctor, models, transcribe
 from whisper_npu.cli.compile import compile_model
 from whisper_npu.errors import WhisperNpuError
 
@@ -26,6 +26,7 @@ app.command("compile")(compile_model)
 app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app)
+app.add_typer(cache.app)
 app.add_typer(config.app)
 
 

@@ -15,17 +15,17 @@ import numpy as np
 from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.npu.activations import Stream, read
 from whisper_npu.devices.npu.ops import NpuOps
-from whisper_npu.devices.npu.weights import Image
+from whisper_npu.devices.npu.weights import Image, cached, precision_named
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Plan, measured, modelled
-from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.errors import DeviceError
 from whisper_npu.machine import Machine
 from whisper_npu.model import Whisper, cross_keys_values, encode
 from whisper_npu.rknpu import emulator, tiling
 from whisper_npu.rknpu.board import obstacle
 from whisper_npu.rknpu.cores import Cores
 from whisper_npu.rknpu.librknnrt import Library, find_library
-from whisper_npu.rknpu.soc import SOCS, Precision, Soc, detect
+from whisper_npu.rknpu.soc import SOCS, Soc, detect
 from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
@@ -36,16 +36,12 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-PRECISIONS: dict[str, Precision] = {"auto": "fp16", "fp16": "fp16", "int8": "int8"}
-
 
 class NpuDevice:
     """A `devices.Device`. Raises DeviceError when there is no usable NPU."""
 
     def __init__(self, checkpoint: Checkpoint, options: DeviceOptions) -> None:
-        precision = PRECISIONS.get(options.npu_precision)
-        if precision is None:
-            raise OptionError(f"no NPU precision {options.npu_precision!r}: use fp16 or int8")
+        precision = precision_named(options.npu_precision)
         soc, library = find_npu(options)
         self._model = Whisper(checkpoint)
         self.library = library
@@ -70,13 +66,11 @@ class NpuDevice:
 
     def _load(self, image: Image) -> NpuOps:
         """Weights into the NPU's memory."""
-        whole = np.zeros(image.n_bytes, np.uint8)
-        image.fill(whole)
-        tiles, floats = image.arrays(whole)
+        weights = cached(image, self._model.checkpoint)
         arena = self._cores.memory(image.tile_bytes)
-        arena.array[:] = tiles
+        arena.array[:] = weights["tiles"]
         arena.sync_to_device()
-        return NpuOps(self._cores, image, arena, floats.copy(), self.plan)
+        return NpuOps(self._cores, image, arena, weights["floats"], self.plan)
 
     def encode(self, mel: Float, *, observe: Observer | None = None) -> list[tuple[Float, Float]]:
         ops: Any = Observed(self._ops, read, observe) if observe else self._ops

@@ -1,11 +1,11 @@
 """A model's encoder and cross-attention projections -> one image in the NPU's order.
 
-    image = B tiles of every layer, each from a page boundary | scales and biases, float32
+    tiles   B of every layer, each from a page boundary: copied as they are into NPU memory
+    floats  biases, and the scales of int8
 
-Where what lies follows from the model's sizes, the chip and the precision, so the image needs no
-table of contents: it can be copied as it is into NPU memory. The factor 1 / sqrt(head width) is
-folded into the queries. Convolutions stay float16 in int8 models: they are 4 % of the work and
-the first thing that touches the signal.
+Where what lies follows from the model's sizes, the chip and the precision. The factor
+1 / sqrt(head width) is folded into the queries. Convolutions stay float16 in int8 models: they are
+4 % of the work and the first thing that touches the signal.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.errors import DeviceError
-from whisper_npu.model import Conv, Linear
+from whisper_npu import cache, weights_cache
+from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.model import Conv, Linear, Whisper
 from whisper_npu.rknpu import tiling
+from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from whisper_npu.model import Whisper
+    from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.rknpu.soc import Precision, Soc
 
     Float = NDArray[np.float32]
     Bytes = NDArray[np.uint8]
 
 PAGE = 4096
+VERSION = 1  # of the order of the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,32 +98,54 @@ class Image:
         self.tile_bytes = offset  # what is copied to the NPU
         self.float_bytes = floats
 
-    def arrays(self, image: Bytes) -> tuple[Bytes, Bytes]:
-        """The tiles and the floats of an image."""
-        return image[: self.tile_bytes], image[self.tile_bytes :]
-
-    @property
-    def n_bytes(self) -> int:
-        return self.tile_bytes + self.float_bytes
-
-    def fill(self, image: Bytes) -> None:
-        """Convert the checkpoint's weights.
-
-        image  (n_bytes,)  uint8  zeros, written
-        """
-        tiles, floats = self.arrays(image)
+    def arrays(self) -> Iterator[tuple[str, Bytes]]:
+        """Convert the checkpoint's weights: "tiles", then "floats"."""
+        tiles = np.zeros(self.tile_bytes, np.uint8)
+        floats = np.zeros(self.float_bytes, np.uint8)
         for entry in self.entries.values():
-            weight = entry.weight()
-            if entry.precision == "int8":
-                weight, scale = quantise_rows(weight)
-                entry.channel_scale(floats)[:] = scale  # type: ignore[index]  # int8 has one
-                values: NDArray[Any] = weight.astype(np.int8)
-            else:
-                values = weight.clip(-65504, 65504).astype(np.float16)
-            order, shape = self.soc.orders[entry.precision], (entry.n, entry.k)
-            tiled = tiling.tile_weight(values, order.b, shape, self.soc.k_segment).view(np.uint8)
+            tiled = self._tiled(entry, floats).view(np.uint8)
             tiles[entry.offset : entry.offset + tiled.size] = tiled
             entry.bias(floats)[:] = entry.layer.bias * np.float32(entry.factor)
+        yield "tiles", tiles
+        yield "floats", floats
+
+    def _tiled(self, entry: Entry, floats: Bytes) -> NDArray[Any]:
+        """One layer's weight in the order of B; an int8 one leaves its scales in floats."""
+        weight, scale = entry.weight(), entry.channel_scale(floats)
+        if scale is None:
+            values: NDArray[Any] = weight.clip(-65504, 65504).astype(np.float16)
+        else:
+            weight, scale[:] = quantise_rows(weight)
+            values = weight.astype(np.int8)
+        order, shape = self.soc.orders[entry.precision], (entry.n, entry.k)
+        return tiling.tile_weight(values, order.b, shape, self.soc.k_segment)
+
+
+def cached(image: Image, checkpoint: Checkpoint) -> dict[str, Bytes]:
+    """The arrays of an image, memory-mapped; converted and kept when they are not there yet."""
+    order = f"npu-{image.soc.name}-{image.precision}"
+    key = weights_cache.key(cache.fingerprint(checkpoint.folder), order, VERSION)
+    return weights_cache.open_weights(key, image.arrays)
+
+
+def build(checkpoint: Checkpoint, chip: str, precision: str) -> int:
+    """Convert and keep a model's weights for a chip, which need not be this machine's.
+
+    return  bytes of the image
+    Raises OptionError, ModelError, DeviceError for a model that does not fit.
+    """
+    if chip not in SOCS:
+        raise OptionError(f"no chip {chip!r}: use {', '.join(SOCS)}")
+    image = Image(Whisper(checkpoint), SOCS[chip], precision_named(precision))
+    return sum(array.nbytes for array in cached(image, checkpoint).values())
+
+
+def precision_named(name: str) -> Precision:
+    """What an option says. Raises OptionError."""
+    known: dict[str, Precision] = {"auto": "fp16", "fp16": "fp16", "int8": "int8"}
+    if name not in known:
+        raise OptionError(f"no NPU precision {name!r}: use fp16 or int8")
+    return known[name]
 
 
 def quantise_rows(weight: Float) -> tuple[Float, Float]:

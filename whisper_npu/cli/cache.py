@@ -1,0 +1,41 @@
+"""whisper-npu cache: weights in the order a chip wants them, made before they are needed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(name="cache", help="Weights in the order a chip wants them.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `build` a command of its own."""
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or folder.")],
+    *,
+    soc: Annotated[str, typer.Option(help="The chip: rk3588, rk3576, rk3566 or rk3562.")],
+    npu_precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
+    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+) -> None:
+    """Convert a model's weights for an NPU, on any machine; opening it is then fast.
+
+    For example:
+
+      whisper-npu cache build base --soc rk3588
+    """
+    from whisper_npu import find_model
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices.npu.weights import build as convert
+
+    checkpoint = Checkpoint(find_model(model, offline=offline, say=_say))
+    n_bytes = convert(checkpoint, soc, npu_precision)
+    _say(f"{checkpoint.folder.name} for {soc}, {npu_precision}: {n_bytes / 1e6:.0f} MB are ready")
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
