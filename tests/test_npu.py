@@ -100,7 +100,7 @@ def test_memory_behind_a_cache_is_synchronised(
         library.emulator_set("incoherent", incoherent)
         device = opened(checkpoint, chip, precision)
         device.encode(window(2))
-        results.append(device.encode(window()))
+        results.append(device.keys_values(window()))
         device.close()
     library.emulator_set("incoherent", 0)
     for one, other in zip(*results, strict=True):
@@ -118,8 +118,8 @@ def test_a_fault_names_layer_and_code(library: Library, checkpoint: Checkpoint, 
             match=r"^npu: layer (model\.\S+|attention): rknn_matmul_run .*: timed out \(code -2",
         ):
             device.encode(window())
-        again = device.encode(window())
-        assert np.array_equal(again[0][0], device.encode(window())[0][0])
+        again = device.keys_values(window())
+        assert np.array_equal(again[0][0], device.keys_values(window())[0][0])
     finally:
         device.close()
 
@@ -170,7 +170,7 @@ def test_int8_tells_its_error_from_float16(checkpoint: Checkpoint) -> None:
     errors = {}
     for precision in ("fp16", "int8"):
         device = opened(checkpoint, "rk3566", precision)
-        errors[precision] = error(device.encode(window())[1][1], np.asarray(cpu[1][1]))
+        errors[precision] = error(device.keys_values(window())[1][1], np.asarray(cpu[1][1]))
         device.close()
     assert errors["fp16"] < 5e-3 < errors["int8"] < 3e-2
 

@@ -186,6 +186,10 @@ class NumpyDevice:
         with stage("K/V"):
             return cross_keys_values(self._model, ops, features)
 
+    def window(self, pairs: Sequence[tuple[Float, Float]]) -> Sequence[tuple[Float, Float]]:
+        """As `CpuDevice.window`."""
+        return pairs
+
     def session(
         self, encoded: Sequence[tuple[Float, Float]], *, beams: int = 1, align: bool = False
     ) -> NumpySession:

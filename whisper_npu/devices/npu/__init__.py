@@ -57,7 +57,7 @@ class NpuDevice:
         self._cores = Cores(library, soc, n_threads)
         try:
             self._ops = self._load(image)
-            self._decoder = open_cpu(
+            self._decoder: Any = open_cpu(
                 checkpoint, precision=options.precision, threads=options.threads
             )
         except BaseException:
@@ -72,7 +72,14 @@ class NpuDevice:
         arena.sync_to_device()
         return NpuOps(self._cores, image, arena, weights["floats"], self.plan)
 
-    def encode(self, mel: Float, *, observe: Observer | None = None) -> list[tuple[Float, Float]]:
+    @stage("encoder")
+    def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
+        pairs = self.keys_values(mel, observe)
+        with stage("K/V"):
+            return self._decoder.window(pairs)
+
+    def keys_values(self, mel: Float, observe: Observer | None = None) -> list[tuple[Float, Float]]:
+        """What the NPU makes of a window: keys and values (C, D) float32 for each decoder layer."""
         ops: Any = Observed(self._ops, read, observe) if observe else self._ops
         frames = Stream(tiling.tile(np.ascontiguousarray(mel.T), tiling.C_STRIP))
         with self._lock:
