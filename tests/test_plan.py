@@ -1,0 +1,87 @@
+"""Which layer runs where: modelled on an emulated chip, measured and kept on a board."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.devices import plan as plans
+from whisper_npu.devices.npu.weights import Image
+from whisper_npu.devices.plan import Step, measured, modelled
+from whisper_npu.model import Whisper
+from whisper_npu.rknpu import emulator
+from whisper_npu.rknpu.librknnrt import Library
+from whisper_npu.rknpu.soc import SOCS, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def checkpoint(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Checkpoint:
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    return Checkpoint(random_model("short"))
+
+
+def modelled_for(checkpoint: Checkpoint, chip: str, precision: Precision) -> plans.Plan:
+    return modelled(Image(Whisper(checkpoint), SOCS[chip], precision), checkpoint.dims)
+
+
+@pytest.mark.parametrize(
+    ("name", "chip", "precision", "limit"),
+    [
+        ("tiny", "rk3588", "fp16", 0.120),
+        ("base", "rk3588", "fp16", 0.250),
+        ("base", "rk3566", "int8", 1.5),
+    ],
+)
+def test_modelled_windows(
+    random_model: Callable[[str], Path], name: str, chip: str, precision: Precision, limit: float
+) -> None:
+    """The model of the chip says so; no board has."""
+    plan = modelled_for(Checkpoint(random_model(name)), chip, precision)
+    assert 0.01 < plan.window_seconds < limit
+    assert plan.cpu_seconds == 0
+    assert "modelled" in plan.title
+    assert "emulated" in plan.title
+
+
+def test_int8_is_modelled_faster_than_float16(random_model: Callable[[str], Path]) -> None:
+    checkpoint = Checkpoint(random_model("tiny"))
+    times = [modelled_for(checkpoint, "rk3566", p).npu_seconds for p in ("fp16", "int8")]
+    assert times[1] < 0.8 * times[0]
+
+
+def test_each_layer_goes_where_it_is_faster(checkpoint: Checkpoint) -> None:
+    assert Step("a", 1, 1.0, 2.0).on_npu
+    assert not Step("a", 1, 2.0, 1.0).on_npu
+    plan = modelled_for(checkpoint, "rk3588", "fp16")
+    lines = plan.lines()
+    assert len(lines) == len(plan.steps) + 3
+    for step, line in zip(plan.steps, lines[2:], strict=False):
+        assert line.startswith(step.name)
+        assert line.endswith("NPU" if step.on_npu else "CPU")
+    assert "modelled" in lines[-1]
+
+
+def test_measured_once_and_kept(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library(emulator.library("rk3588"))
+    image = Image(Whisper(checkpoint), SOCS["rk3588"], "fp16")
+    first = measured(image, checkpoint.dims, library, 2)
+    assert "measured with librknnrt 2.3.2" in first.title
+    assert all(step.npu_seconds > 0 and step.cpu_seconds > 0 for step in first.steps)
+    (kept,) = tmp_path.glob("plan-rk3588-*.json")
+    monkeypatch.setattr(plans, "_seconds", lambda *_: pytest.fail("measured again"))
+    assert measured(image, checkpoint.dims, library, 2) == first
+    monkeypatch.undo()
+    kept.write_text("damaged")
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    assert measured(image, checkpoint.dims, library, 2).title == first.title
+    assert library.emulator_get("contexts") == 0
