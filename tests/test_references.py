@@ -35,6 +35,12 @@ def test_a_list(tmp_path: Path, key: str) -> None:
     assert references(path, ["x/a.wav", "b.wav"]) == {"x/a.wav": "hé"}
 
 
+def test_a_list_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text('[\n{"file": "a.wav",\n"text": "hello"}]', "utf-8")
+    assert references(path, ["x/a.wav"]) == {"x/a.wav": "hello"}
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"file": "a.wav"}', b"{}", b"\xff\xfe", b"3"])
 def test_damaged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "list.jsonl"

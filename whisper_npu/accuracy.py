@@ -74,7 +74,8 @@ def difference(reference: str, hypothesis: str, language: str) -> Difference:
         from jiwer import process_characters, process_words
     except ImportError as error:
         raise OptionError(MISSING) from error
-    normalise, joint = normaliser(language), "" if language in UNSPACED else " "
+    spelt = not any(letter.isdigit() for letter in reference + hypothesis)
+    normalise, joint = normaliser(language, spelt=spelt), "" if language in UNSPACED else " "
     said, heard = normalise(reference), normalise(hypothesis)
     words = process_words(said, heard)
     characters = process_characters(said.replace(" ", joint), heard.replace(" ", joint))
@@ -98,8 +99,12 @@ MISSING = "comparing texts needs two more packages: pip install 'whisper-npu[com
 
 
 @cache
-def normaliser(language: str) -> Callable[[str], str]:
-    """Text -> words between single spaces, as evaluations of Whisper compare them."""
+def normaliser(language: str, *, spelt: bool = False) -> Callable[[str], str]:
+    """Text -> words between single spaces, as evaluations of Whisper compare them.
+
+    spelt  no text has a digit: numbers stay words. Else "three one four" becomes 314, one word,
+           which is right beside a text that has 314, and hides how much of it is wrong beside none
+    """
     try:
         from whisper_normalizer.basic import BasicTextNormalizer
         from whisper_normalizer.english import EnglishTextNormalizer
@@ -107,6 +112,8 @@ def normaliser(language: str) -> Callable[[str], str]:
         raise OptionError(MISSING) from error
     if language == "en":
         normalise = EnglishTextNormalizer()
+        if spelt:
+            normalise.standardize_numbers = str
     else:
         normalise = BasicTextNormalizer(split_letters=language in UNSPACED)
     return lambda text: " ".join(normalise(text).split())

@@ -1,4 +1,4 @@
-"""What is really said in recordings: a text file, a folder of them, or a list in JSON lines."""
+"""What is really said in recordings: a text file, a folder of them, or a list in JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def references(source: Path, recordings: Sequence[str]) -> dict[str, str]:
     """Recording -> text, for those that have one.
 
     source  a .txt for a single recording; a folder with stem.txt for each; or a .jsonl of
-            objects with "file" (or "audio") and "text"
+            objects with "file" (or "audio") and "text", or the same as a list in a .json
 
     Raises OptionError when it cannot be read, or knows none of the recordings.
     """
@@ -32,7 +32,7 @@ def references(source: Path, recordings: Sequence[str]) -> dict[str, str]:
             raise OptionError(
                 f"{source} is one text for {len(recordings)} recordings: use a folder"
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(f"the references in {source} cannot be read: {error}") from error
     if not texts:
         raise OptionError(f"{source} has no text for any of the recordings")
@@ -40,9 +40,8 @@ def references(source: Path, recordings: Sequence[str]) -> dict[str, str]:
 
 
 def _listed(source: Path, recordings: Sequence[str]) -> dict[str, str]:
-    known = {}
-    for line in source.read_text("utf-8").splitlines():
-        if line.strip():
-            entry = json.loads(line)
-            known[Path(entry.get("file") or entry["audio"]).name] = str(entry["text"])
+    text, known = source.read_text("utf-8"), {}
+    lines = [line for line in text.splitlines() if line.strip()]
+    for entry in json.loads(text) if source.suffix == ".json" else map(json.loads, lines):
+        known[Path(entry.get("file") or entry["audio"]).name] = str(entry["text"])
     return {name: known[Path(name).name] for name in recordings if Path(name).name in known}
