@@ -94,7 +94,6 @@ def main() -> None:
     if not options.ffmpeg:
         os.environ["PATH"] = ""
         sys.modules["av"] = None  # type: ignore[assignment]  # an import of it fails
-    logging_off()
     begin, peak = time.monotonic(), 0
     counts: Counter[str] = Counter()
     number, last = options.seed, options.seed + options.n
@@ -122,12 +121,6 @@ def main() -> None:
     print(f"{options.n} recordings in {time.monotonic() - begin:.0f} s, peak {peak / 1024:.0f} MiB")
     for said, count in counts.most_common():
         print(f"{count:8} {said}")
-
-
-def logging_off() -> None:
-    import logging
-
-    logging.disable()
 
 
 if __name__ == "__main__":

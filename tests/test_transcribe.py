@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pytest
+import soundfile
+
+from whisper_npu import load_model
+from whisper_npu.options import TranscribeOptions
 from whisper_npu.transcribe import cut
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BEGIN = 100
 
@@ -47,3 +56,12 @@ def test_cut_where_two_timestamps_meet(
 
 def test_the_loop_never_stands_still() -> None:
     assert cut((at(0), at(0), 1), BEGIN, 2900).advance > 0
+
+
+def test_what_is_wrong_with_a_recording_is_logged(
+    tmp_path: Path, demo_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "empty.wav"
+    soundfile.write(path, np.empty(0), 16000)
+    load_model(demo_model, device="cpu").open(path, TranscribeOptions())
+    assert caplog.messages == [f"{path}: holds no samples"]

@@ -9,7 +9,6 @@ warning; one that gives nothing is an AudioError.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import select
@@ -52,8 +51,6 @@ _LOUD = 4.0  # times full scale: louder than any lossy decoder overshoots
 _SHORTER = r"(?:data|SSND|Data Size|[Rr]iff size|riff)\s*: (\d+) \(should be (\d+)\)"
 _SHORTER_RF64 = r"frame count \d+ does not match value from 'ds64' chunk of (\d+)"
 
-_log = logging.getLogger(__name__)
-
 
 class _UndecodableError(Exception):
     """This decoder gets nothing out of the file; the next may."""
@@ -84,12 +81,7 @@ def open_audio(source: Source) -> Iterator[Audio]:
     """
     name = _name(source)
     warnings: list[str] = []
-
-    def warn(message: str) -> None:
-        warnings.append(message)
-        _log.warning("%s: %s", name, message)
-
-    with _open(source, name) as file, closing(_decode(file, name, warn)) as blocks:
+    with _open(source, name) as file, closing(_decode(file, name, warnings.append)) as blocks:
         first = next(blocks, None)  # a recording that cannot be read fails here
         yield Audio(name, blocks if first is None else chain([first], blocks), warnings)
 

@@ -131,7 +131,10 @@ class Model:
         if isinstance(audio, np.ndarray):
             return Transcription(self, hear([audio], n_mels, options), options, state)
         with open_audio(audio) as opened:
-            return Transcription(self, hear(opened.blocks, n_mels, options), options, state)
+            heard = hear(opened.blocks, n_mels, options)
+        for warning in opened.warnings:
+            _log.warning("%s: %s", opened.name, warning)
+        return Transcription(self, heard, options, state)
 
     def segments(
         self, audio: Source | Float, options: TranscribeOptions = DEFAULT
