@@ -37,6 +37,7 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=model_files)
     commit: str = COMMIT
     faults: dict[str, list[str]] = field(default_factory=dict)
+    answer: bytes | None = None  # about the model, in place of the truth
     extra_entries: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # name -> a lie
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # (path, range)
@@ -78,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), b'{"error": "no"}')
         elif "/api/models/" in path:
             body = b"<html>" if fault == "garbage" else json.dumps(self.hub.describe()).encode()
-            self._answer(200, body)
+            self._answer(200, self.hub.answer or body)
         elif path.rsplit("/", 1)[-1] in self.hub.files:
             self._send_file(path.rsplit("/", 1)[-1], fault)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -13,6 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback_hub import COMMIT, REPO, Hub, serve
+from tiny_model import spoil_json
+from typer.testing import CliRunner
 
 from whisper_npu import hub
 from whisper_npu.errors import ModelError, OptionError, OutputError
@@ -181,8 +185,6 @@ def test_file_names_stay_in_the_cache(remote: Hub, tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize("name", ["../../../../evil.safetensors", "/e.safetensors", "w.bin", 3])
 def test_shard_names_stay_in_the_cache(remote: Hub, tmp_path: Path, name: object) -> None:
-    import json
-
     del remote.files[WEIGHTS]
     remote.files[f"{WEIGHTS}.index.json"] = json.dumps({"weight_map": {"x": name}}).encode()
     with pytest.raises(ModelError, match="which is not weights"):
@@ -215,6 +217,34 @@ def test_checksums_and_commits_are_no_paths(
     with pytest.raises(ModelError, match="hub"):
         hub.pull(MODEL)
     assert not list(tmp_path.rglob("evil*"))
+
+
+def test_absurd_answers_are_refused(remote: Hub, tmp_path: Path) -> None:
+    truth = json.dumps(remote.describe()).encode()
+    n_refused = 0
+    for seed in range(150):
+        remote.answer = spoil_json(truth, random.Random(seed))
+        try:
+            folder = hub.pull(MODEL)
+        except (ModelError, OutputError):
+            n_refused += 1
+        else:
+            assert (folder / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+        assert _nothing_outside(tmp_path)
+    assert 50 < n_refused < 150
+
+
+def test_the_command_says_what_it_downloads(remote: Hub, tmp_path: Path) -> None:
+    from whisper_npu.cli import app
+
+    result = CliRunner().invoke(app, ["transcribe", "nothing.wav", "-m", REPO, "--offline"])
+    assert isinstance(result.exception, ModelError)
+    assert not remote.requests
+    result = CliRunner().invoke(app, ["transcribe", "nothing.wav", "-m", REPO])
+    assert result.stderr.startswith(f"downloading {REPO} at c0ffee00")
+    assert "320.0 kB, licence mit" in result.stderr
+    assert isinstance(result.exception, ModelError)  # these weights are none
+    assert result.stdout == ""
 
 
 def test_a_pickle_is_no_model(remote: Hub) -> None:

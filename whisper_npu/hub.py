@@ -119,7 +119,11 @@ def pull(model: Model, *, offline: bool = False, say: Say | None = None) -> Path
             f"{model.name} is not on this machine and we are offline: run "
             f"`whisper-npu models pull {model.name}` with a connection"
         )
-    commit, licence, files = _describe(model)
+    info = _ask(model)
+    try:
+        commit, licence, files = _describe(model, info)
+    except (TypeError, AttributeError) as error:
+        raise ModelError(f"{constants.ENDPOINT} answers nonsense about {model.repo}") from error
     storage = _storage(model)
     folder = storage / "snapshots" / commit
     wanted = [files[name] for name in (*WANTED, INDEX) if name in files]
@@ -156,9 +160,8 @@ def _listed(files: dict[str, File], name: str, model: Model) -> File:
     return files[name]
 
 
-def _describe(model: Model) -> tuple[str, str, dict[str, File]]:
+def _describe(model: Model, info: Any) -> tuple[str, str, dict[str, File]]:
     """Commit, licence and files of a model, as the hub tells, checked for plausibility."""
-    info = _ask(model)
     commit = str(info.sha)
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise ModelError(f"the hub names {commit!r} as a commit of {model.repo}")
@@ -187,7 +190,7 @@ def _describe(model: Model) -> tuple[str, str, dict[str, File]]:
                 f"{model.sha256}; nothing was downloaded"
             )
         files[file.name] = file
-    licences = [tag[8:] for tag in info.tags or () if str(tag).startswith("license:")]
+    licences = [tag[8:] for tag in map(str, info.tags or ()) if tag.startswith("license:")]
     return commit, ", ".join(licences) or model.licence or "not stated", files
 
 
