@@ -91,6 +91,13 @@ def test_gelu(kernel: Any, product: Any, dtype: str, strip: int) -> None:
     close(read(out, scale), reference.gelu(y.astype(np.float32)), scale)
 
 
+def test_rows_of_float32_are_scaled_in_place(kernel: Any) -> None:
+    y, scale = np.random.default_rng(2).standard_normal((2, M, D)).astype(np.float32)
+    strips = tiling.tile(y, 4)
+    kernel.convert(strips, scale[:, 0].copy(), None, None, strips, None)
+    np.testing.assert_allclose(tiling.untile(strips, D), y * scale[:, :1], rtol=1e-6)
+
+
 def test_add_is_in_place(kernel: Any, product: Any) -> None:
     c, scales, bias, y = product
     x = np.random.default_rng(1).standard_normal((M, D)).astype(np.float32)
@@ -123,9 +130,11 @@ def test_softmax_ignores_padding(kernel: Any, strip: int, n_keys: int) -> None:
     scores = (np.random.default_rng(n_keys).standard_normal((M, D)) * 30).astype(np.float32)
     scores[:, n_keys:] = 1e4
     out, _ = strips_for("float16", strip)
-    kernel.softmax(tiling.tile(scores, 4), n_keys, out)
+    total = np.zeros(M, np.float32)
+    kernel.softmax(tiling.tile(scores, 4), n_keys, out, total)
     expected = reference.softmax(scores[:, :n_keys])
-    np.testing.assert_allclose(read(out, None)[:, :n_keys], expected, rtol=6e-4, atol=1e-7)
+    weights = read(out, None)[:, :n_keys] / total[:, None]
+    np.testing.assert_allclose(weights, expected, rtol=6e-4, atol=1e-7)
     assert not read(out, None)[:, n_keys:].any()
 
 

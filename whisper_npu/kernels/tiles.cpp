@@ -63,7 +63,7 @@ struct Reader {
 
 template <class Do>
 void read(const Product& product, Do&& use) {
-  if (product.row_scale) {
+  if (product.whole) {
     Reader<int32_t> reader(product);
     use(reader);
   } else {
@@ -74,22 +74,21 @@ void read(const Product& product, Do&& use) {
 
 inline F saturated(F a) { return max(broadcast(-65504), min(broadcast(65504), a)); }
 inline void put(float* p, F a) { store(p, a); }
-inline void put(uint16_t* p, F a) { store_fp16(p, saturated(a)); }
+inline void put(uint16_t* p, F a) { store_fp16(p, a); }
 inline void put(int8_t* p, F a) { store_int8(p, a); }
 
 // 4 rows of two strips side by side: the order of float16 on RK3588
 inline void put_pair(uint16_t* p, F a, F b) {
 #if defined(ISA_AVX512)
-  const __m256i x = _mm512_cvtps_ph(saturated(a).v, _MM_FROUND_TO_NEAREST_INT);
-  const __m256i y = _mm512_cvtps_ph(saturated(b).v, _MM_FROUND_TO_NEAREST_INT);
+  const __m256i x = _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT);
+  const __m256i y = _mm512_cvtps_ph(b.v, _MM_FROUND_TO_NEAREST_INT);
   const __m256i even = _mm256_unpacklo_epi64(x, y), odd = _mm256_unpackhi_epi64(x, y);
   _mm256_storeu_si256((__m256i*)p, _mm256_permute2x128_si256(even, odd, 0x20));
   _mm256_storeu_si256((__m256i*)(p + 16), _mm256_permute2x128_si256(even, odd, 0x31));
 #elif defined(ISA_NEON)
-  const F x = saturated(a), y = saturated(b);
   for (int i = 0; i < 4; ++i)
     vst1q_u16(p + 8 * i, vreinterpretq_u16_f16(
-                             vcombine_f16(vcvt_f16_f32(x.v[i]), vcvt_f16_f32(y.v[i]))));
+                             vcombine_f16(vcvt_f16_f32(a.v[i]), vcvt_f16_f32(b.v[i]))));
 #else
   uint16_t left[kLanes], right[kLanes];
   put(left, a);
@@ -117,6 +116,9 @@ struct Writer {
   using Value = T;
   static constexpr int kStrips = G;
   const Operand& out;
+
+  // float16 that is too large would become infinite, and NaN in the next product
+  static F fit(F a) { return sizeof(T) == 2 ? saturated(a) : a; }
 
   // parts: 4 rows from `row` on of the G strips that make one
   void put_rows(int strip, int row, const F* parts) {
@@ -149,10 +151,6 @@ struct Block {
   explicit Block(int n) : values((size_t)n * 4 * kBlock), strips(n) {}
   float* at(int strip, int part) {
     return values.data + ((size_t)strip * kParts + (size_t)part) * kLanes;
-  }
-  void clear(int from) {
-    for (int j = from; j < strips; ++j)
-      for (int p = 0; p < kParts; ++p) store(at(j, p), broadcast(0));
   }
 };
 
@@ -187,19 +185,18 @@ void quantising(Block& block, int row, const Operand& out, F* factor) {
   }
 }
 
-// A block -> the operand's rows from `row` on; factor: by row, or null
-void put_block(Block& block, int row, const Operand& out, const F* factor) {
-  F own[kParts];
-  if (out.element == Element::kInt8) quantising(block, row, out, own);
+// A block -> the operand's rows from `row` on
+void put_block(Block& block, int row, const Operand& out) {
+  F factor[kParts];
+  if (out.element == Element::kInt8) quantising(block, row, out, factor);
   write(out, [&](auto writer) {
     constexpr int G = decltype(writer)::kStrips;
     for (int strip = 0; strip < out.strips; ++strip)
       for (int p = 0; p < kParts && row + 4 * p < out.rows; ++p) {
         F parts[G];
         for (int g = 0; g < G; ++g) {
-          parts[g] = load(block.at(strip * G + g, p));
-          if (factor) parts[g] = parts[g] * factor[p];
-          if (sizeof(typename decltype(writer)::Value) == 1) parts[g] = parts[g] * own[p];
+          parts[g] = writer.fit(load(block.at(strip * G + g, p)));
+          if (sizeof(typename decltype(writer)::Value) == 1) parts[g] = parts[g] * factor[p];
         }
         writer.put_rows(strip, row + 4 * p, parts);
       }
@@ -218,7 +215,7 @@ void map(const Product& product, const Operand& out, Function&& function) {
           for (int p = 0; p < kParts && row + 4 * p < out.rows; ++p)
             store(block.at(j, p), function(reader.at(j, row + 4 * p)));
         }
-        put_block(block, row, out, nullptr);
+        put_block(block, row, out);
       }
       return;
     }
@@ -227,7 +224,7 @@ void map(const Product& product, const Operand& out, Function&& function) {
       for (int strip = 0; strip < out.strips; ++strip)
         for (int row = 0; row < out.rows; row += 4) {
           F parts[G];
-          for (int g = 0; g < G; ++g) parts[g] = function(reader.at(strip * G + g, row));
+          for (int g = 0; g < G; ++g) parts[g] = writer.fit(function(reader.at(strip * G + g, row)));
           writer.put_rows(strip, row, parts);
         }
     });
@@ -291,45 +288,59 @@ void norm(const Product& stream, const float* weight, const float* bias, const O
         store(block.at(j, p), fma(x, load(scale.data + 16 * (size_t)j),
                                   load(shift.data + 16 * (size_t)j)));
       }
-    put_block(block, row, out, nullptr);
+    put_block(block, row, out);
   }
 }
 
-void softmax(const Product& scores, int n_keys, const Operand& out) {
-  const int whole = n_keys / 4, rest = n_keys % 4, strips = whole + (rest > 0);
-  float kept[kLanes], lowered[kLanes];  // of the last strip: 1 or 0; 0 or -infinity
+// out: e^(score - peak), of which each row sums to `total`
+void softmax(const Product& scores, int n_keys, const Operand& out, float* total) {
+  const int whole = n_keys / 4, rest = n_keys % 4;
+  float kept[kLanes], lowered[kLanes];  // of the strip that is part padding
   for (int i = 0; i < kLanes; ++i) {
     kept[i] = i % 4 < rest ? 1 : 0;
     lowered[i] = i % 4 < rest ? 0 : -INFINITY;
   }
+  const F log2e = broadcast(kLog2E), zero = broadcast(0);
   Reader<float> reader(scores);
-  Block block(scores.strips);
-  block.clear(strips);
-  const F log2e = broadcast(kLog2E);
-  for (int row = 0; row < scores.rows; row += kBlock) {
-    F peak[kParts], total[kParts];
-    const int parts = at_most((scores.rows - row + 3) / 4, kParts);
-    for (int p = 0; p < kParts; ++p) peak[p] = broadcast(-INFINITY), total[p] = broadcast(0);
-    for (int j = 0; j < whole; ++j) {
-      reader.fetch(j + 6, row);
-      for (int p = 0; p < parts; ++p) peak[p] = max(peak[p], reader.raw(j, row + 4 * p));
-    }
-    for (int p = 0; p < parts; ++p) {
-      if (rest) peak[p] = max(peak[p], reader.raw(whole, row + 4 * p) + load(lowered));
-      peak[p] = by_row(peak[p], larger) * log2e;
-    }
-    for (int j = 0; j < strips; ++j)
-      for (int p = 0; p < parts; ++p) {
-        F x = reader.raw(j, row + 4 * p);
-        if (j == whole) x = x + load(lowered);
-        F e = exp2(x * log2e - peak[p]);
-        if (j == whole) e = e * load(kept);
-        total[p] = total[p] + e;
-        store(block.at(j, p), e);
+  write(out, [&](auto writer) {
+    constexpr int G = decltype(writer)::kStrips;
+    for (int row = 0; row < scores.rows; row += kBlock) {
+      F peak[kParts], sum[kParts];
+      const int parts = at_most((scores.rows - row + 3) / 4, kParts);
+      for (int p = 0; p < kParts; ++p) peak[p] = broadcast(-INFINITY), sum[p] = zero;
+      for (int j = 0; j < whole; ++j) {
+        reader.fetch(j + 6, row);
+        for (int p = 0; p < parts; ++p) peak[p] = max(peak[p], reader.raw(j, row + 4 * p));
       }
-    for (int p = 0; p < parts; ++p) total[p] = broadcast(1) / by_row(total[p], plus);
-    put_block(block, row, out, total);
-  }
+      for (int p = 0; p < parts; ++p) {
+        if (rest) peak[p] = max(peak[p], reader.raw(whole, row + 4 * p) + load(lowered));
+        peak[p] = by_row(peak[p], larger) * broadcast(-kLog2E);
+      }
+      for (int strip = 0; strip < out.strips; ++strip)
+        for (int p = 0; p < parts; ++p) {
+          F e[G];
+          for (int g = 0; g < G; ++g) {
+            const int j = strip * G + g;
+            if (j < whole) {
+              e[g] = exp2(fma(reader.raw(j, row + 4 * p), log2e, peak[p]));
+            } else if (j == whole && rest) {
+              const F x = reader.raw(j, row + 4 * p) + load(lowered);
+              e[g] = exp2(fma(x, log2e, peak[p])) * load(kept);
+            } else {
+              e[g] = zero;
+            }
+            sum[p] = sum[p] + e[g];
+          }
+          writer.put_rows(strip, row + 4 * p, e);
+        }
+      for (int p = 0; p < parts; ++p) {
+        float all[kLanes];
+        store(all, by_row(sum[p], plus));
+        for (int i = 0; i < at_most(scores.rows - row - 4 * p, 4); ++i)
+          total[row + 4 * p + i] = all[4 * i];
+      }
+    }
+  });
 }
 
 void keys(const Product& product, const Heads& out) {
@@ -342,7 +353,7 @@ void keys(const Product& product, const Heads& out) {
                                           (size_t)(out.n * out.k) + d % out.k;
       for (int row = 0; row < product.rows; row += 4) {
         uint16_t all[kLanes];
-        put(all, reader.at(j, row));
+        put(all, saturated(reader.at(j, row)));
         for (int i = 0; i < at_most(product.rows - row, 4); ++i) {
           const size_t tile = (size_t)((row + i) / out.n) * out.inner * (size_t)(out.n * out.k);
           memcpy(column + tile + (size_t)((row + i) % out.n) * out.k, all + 4 * i, 8);
@@ -362,7 +373,7 @@ void values(const Product& product, const Heads& out) {
                                         (size_t)(out.n * out.k) + (size_t)(d % out.n) * out.k;
       for (int row = 0; row < product.rows; row += 4) {
         uint16_t all[kLanes];
-        put(all, reader.at(j, row));  // rows beyond the last are zero, and fall on padding
+        put(all, saturated(reader.at(j, row)));  // rows beyond the last are zero, and fall on padding
         uint16_t* to = rows + (size_t)(row / out.k) * (size_t)(out.n * out.k) + row % out.k;
         for (int i = 0; i < 4; ++i) {
           const uint16_t column[4] = {all[i], all[4 + i], all[8 + i], all[12 + i]};
@@ -401,7 +412,7 @@ void tap(const Product& stream, int tap, int step, const Operand& out) {
               memcpy(all + 4 * i, from + (size_t)(strip * G + g) * stream.stride + 4 * (size_t)frame,
                      16);
           }
-          parts[g] = load(all);
+          parts[g] = writer.fit(load(all));
         }
         writer.put_rows(strip, row, parts);
       }

@@ -10,7 +10,8 @@ namespace whisper_npu {
 
 // What a matmul left, 4 columns in a strip: y = values * row_scale[m] * channel_scale[n] + bias[n].
 struct Product {
-  const void* values;  // float32, or int32 when there are scales
+  const void* values;
+  bool whole;  // int32 with both scales; else float32, with a row_scale or none
   int strips, rows;
   size_t stride;
   const float *row_scale, *channel_scale, *bias;  // or null
@@ -40,7 +41,7 @@ struct TileKernels {
   void (*add)(const Product& product, const Operand& stream);
   void (*layer_norm)(const Product& stream, const float* weight, const float* bias,
                      const Operand& out);
-  void (*softmax)(const Product& scores, int n_keys, const Operand& out);
+  void (*softmax)(const Product& scores, int n_keys, const Operand& out, float* total);
   void (*keys)(const Product& product, const Heads& out);
   void (*values)(const Product& product, const Heads& out);
   void (*rows)(const Product& product, float* out, size_t stride);

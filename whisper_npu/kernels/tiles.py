@@ -13,7 +13,8 @@ Any array may be a slice along its first axis (channels) or its second (rows), s
 work among threads by slicing all of them alike. Functions write into `out` and return nothing.
 
 A product of int32 carries scales: y = product * row_scale[m] * channel_scale[n] + bias[n]; a
-product of float32 has neither (None): y = product + bias[n]. A bias of None is zero.
+product of float32 has no channel_scale, and a row_scale where its rows need one. None is 1, and 0
+for a bias.
 Strips of int8 are quantised by row: the function writes out_scale (M,) float32, max |y| / 127
 (1 for a row of zeros), so one call must see all channels of its rows; for float16 and float32
 outputs out_scale is None. Float16 saturates at 65504: an infinity would become NaN later.
@@ -53,7 +54,7 @@ def convert(
     row_scale      (M,)         float32  or None
     channel_scale  (N,)         float32  or None
     bias           (N,)         float32  or None
-    out            (N/s, M, s)  float16, int8
+    out            (N/s, M, s)  float16, int8, or float32 (with s = 4), also in place
     out_scale      (M,)         float32  written for int8, else None
     """
     _store(_values(product, row_scale, channel_scale, bias), out, out_scale)
@@ -108,14 +109,17 @@ def layer_norm(
     _store(reference.layer_norm(_rows(stream), weight, bias), out, out_scale)
 
 
-def softmax(scores: Float, n_keys: int, out: Half) -> None:
-    """Attention weights of one head.
+def softmax(scores: Float, n_keys: int, out: Half, total: Float) -> None:
+    """Attention weights of one head, each row a multiple of what it should be.
 
     scores  (N/4, M, 4)  float32  scaled dot products; columns from n_keys on are padding
-    out     (N/s, M, s)  float16  in [0, 1], the padding zero
+    out     (N/s, M, s)  float16  e^(score - largest of the row), in [0, 1], the padding zero
+    total   (M,)         float32  written: what each row sums to; divide the products by it
     """
+    rows = _rows(scores)[:, :n_keys]
     weights = np.zeros((scores.shape[1], scores.shape[0] * 4), np.float32)
-    weights[:, :n_keys] = reference.softmax(_rows(scores)[:, :n_keys])
+    weights[:, :n_keys] = np.exp(rows - rows.max(axis=1, keepdims=True))
+    total[:] = weights.sum(axis=1)
     _store(weights, out, None)
 
 
@@ -206,8 +210,10 @@ def _values(
 ) -> Float:
     """What a product stands for: (M, N) float32."""
     y: Float = _rows(product).astype(np.float32, copy=False)
-    if row_scale is not None and channel_scale is not None:
-        y = y * row_scale[:, None] * channel_scale
+    if row_scale is not None:
+        y = y * row_scale[:, None]
+    if channel_scale is not None:
+        y = y * channel_scale
     return y if bias is None else y + bias
 
 

@@ -74,10 +74,10 @@ Product product_of(const In3& a, const MaybeIn& row_scale, const MaybeIn& channe
   const bool whole = a.dtype() == nb::dtype<int32_t>();
   need(whole || a.dtype() == nb::dtype<float>(), "a product is float32 or int32");
   need(a.shape(2) == 4, "strips of a product have 4 columns");
-  need(whole == row_scale.has_value() && whole == channel_scale.has_value(),
-       "int32 has scales and float32 has none");
+  need(whole ? row_scale && channel_scale : !channel_scale,
+       "int32 has both scales, float32 at most one of rows");
   const size_t channels = 4 * a.shape(0);
-  return {a.data(), (int)a.shape(0), (int)a.shape(1), checked_stride(a),
+  return {a.data(), whole, (int)a.shape(0), (int)a.shape(1), checked_stride(a),
           values_of(row_scale, a.shape(1)), values_of(channel_scale, channels),
           values_of(bias, channels)};
 }
@@ -153,15 +153,17 @@ void layer_norm(const In3& stream, const In& weight, const In& bias, const Out3&
   kernels.layer_norm(from, weight.data(), bias.data(), to);
 }
 
-void softmax(const In3& scores, int n_keys, const Out3& out, const std::string& isa) {
+void softmax(const In3& scores, int n_keys, const Out3& out, const Out& total,
+             const std::string& isa) {
   const Product from = stream_of(scores);
   const Operand to = operand_of(out, {});
   need(to.element == Element::kHalf, "weights are float16");
   same(from, to);
   need(n_keys > 0 && n_keys <= 4 * from.strips, "n_keys is 1 to the number of columns");
+  need(total.shape(0) == (size_t)from.rows, "total has another size");
   const TileKernels& kernels = kernels_for(isa);
   nb::gil_scoped_release release;
-  kernels.softmax(from, n_keys, to);
+  kernels.softmax(from, n_keys, to, total.data());
 }
 
 template <void (*TileKernels::*function)(const Product&, const Heads&), int width_axis>
@@ -202,15 +204,16 @@ void bind_tiles(nb::module_& m) {
     t.def(name, function, "product"_a, "row_scale"_a.none(), "channel_scale"_a.none(),
           "bias"_a.none(), nb::arg(out), more..., "isa"_a = "");
   };
-  product("convert", finish<&TileKernels::convert>, "out", "out_scale"_a.none());
-  product("gelu", finish<&TileKernels::gelu>, "out", "out_scale"_a.none());
+  product("convert", finish<&TileKernels::convert>, "out", "out_scale"_a.none().noconvert());
+  product("gelu", finish<&TileKernels::gelu>, "out", "out_scale"_a.none().noconvert());
   product("add", add, "stream");
   product("keys", heads<&TileKernels::keys, 0>, "out");
   product("values", heads<&TileKernels::values, 1>, "out");
   product("rows", rows, "out");
-  t.def("layer_norm", layer_norm, "stream"_a, "weight"_a, "bias"_a, "out"_a, "out_scale"_a.none(),
+  t.def("layer_norm", layer_norm, "stream"_a, "weight"_a, "bias"_a, "out"_a, "out_scale"_a.none().noconvert(),
         "isa"_a = "");
-  t.def("softmax", softmax, "scores"_a, "n_keys"_a, "out"_a, "isa"_a = "");
+  t.def("softmax", softmax, "scores"_a, "n_keys"_a, "out"_a, "total"_a.noconvert(),
+        "isa"_a = "");
   t.def("tap", tap, "stream"_a, "tap"_a, "step"_a, "out"_a, "isa"_a = "");
 }
 

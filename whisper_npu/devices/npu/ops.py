@@ -165,27 +165,29 @@ class NpuOps:
         n_rows, width = query.values.shape[1], 4 * len(query.values)
         out = self._operand("mixed", n_rows, width, self._precision)
         mixed = self._product("mixed scores", n_rows, width, "fp16")
+
+        def finish(first: int, last: int) -> None:
+            scale = None if out.scale is None else out.scale[first:last]
+            glue.convert(*mixed.rows(first, last), out.values[:, first:last], scale)
+
         with _naming("attention"):
             if self._plan.on_npu("attention"):
-                self._cores.each(self._head(query, key, value, mixed, n_heads), range(n_heads))
+                work = self._head((query, key, value), mixed, out, n_heads)
+                self._cores.each(work, range(n_heads))
             else:
                 q, k, v = (read(x) for x in (query, key, value))
-                mixed.values[:] = tiling.tile(
-                    reference.attention(q, k, v, n_heads, causal=False), 4
-                )
-
-            def work(first: int, last: int) -> None:
-                scale = None if out.scale is None else out.scale[first:last]
-                glue.convert(*mixed.rows(first, last), out.values[:, first:last], scale)
-
-            self._by_rows(work, n_rows)
+                y = reference.attention(q, k, v, n_heads, causal=False)
+                mixed.values[:] = tiling.tile(y, tiling.C_STRIP)
+            if out.scale is not None or not self._plan.on_npu("attention"):
+                self._by_rows(finish, n_rows)
             out.memory.sync_to_device()
         return out
 
     def _head(
-        self, query: Product, key: Product, value: Product, mixed: Product, n_heads: int
+        self, inputs: tuple[Product, Product, Product], mixed: Product, out: Operand, n_heads: int
     ) -> Callable[[int], None]:
-        """Head h of: mixed = softmax(query key^T) value."""
+        """Head h of softmax(query key^T) value: into mixed, and for float16 into out."""
+        query, key, value = inputs
         n_rows, width = query.values.shape[1], 4 * len(query.values)
         d, order = width // n_heads, self._image.soc.orders["fp16"]
         n_keys = order.padded_k(n_rows)
@@ -203,19 +205,24 @@ class NpuOps:
             glue.keys(*key.channels(first, last), keys.values[one])
             glue.values(*value.channels(first, last), values.values[one])
             scores, weights = self._scratch.get()
+            total = np.empty(n_rows, np.float32)
             try:
                 self._cores.multiply(
                     (n_rows, d, n_keys), "fp16",
                     (queries.strips(first, last), keys.part(head), scores.piece(0, n_keys)),
                     fresh="ab",
                 )  # fmt: skip
-                glue.softmax(scores.values, n_rows, weights.values)
+                glue.softmax(scores.values, n_rows, weights.values, total)
                 self._cores.multiply(
                     (n_rows, n_keys, d), "fp16",
                     (weights.piece, values.part(head), mixed.piece(first, last)), fresh="ab",
                 )  # fmt: skip
             finally:
                 self._scratch.put((scores, weights))
+            part = mixed.values[first // 4 : last // 4]
+            strips = slice(first // out.values.shape[2], last // out.values.shape[2])
+            target = part if out.scale is not None else out.values[strips]
+            glue.convert(part, 1 / total, None, None, target, None)
 
         return work
 
