@@ -208,3 +208,28 @@ def test_odd_widths_are_refused(checkpoint: Checkpoint, monkeypatch: pytest.Monk
     monkeypatch.setattr(checkpoint, "dims", odd)
     with pytest.raises(DeviceError, match="heads of width 16 do not fit"):
         opened(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def said_on_the_cpu(demo_model: Path) -> list[tuple[int, ...]]:
+    return said(demo_model, DeviceOptions("cpu", "f32"))
+
+
+def said(demo_model: Path, options: DeviceOptions) -> list[tuple[int, ...]]:
+    """The tokens heard in a recording by the model that comes with us."""
+    from whisper_npu import load_model
+
+    recording = demo_model.parent.parent / "samples" / "digits.flac"
+    if not (demo_model / "model.safetensors").is_file() or not recording.is_file():
+        pytest.skip("the model that comes with us is not here")
+    with load_model(demo_model, device=options) as model:
+        return [tuple(segment.tokens) for segment in model.transcribe(recording).segments]
+
+
+@pytest.mark.parametrize(("chip", "precision"), CASES)
+def test_the_npu_hears_what_the_cpu_hears(
+    chip: str, precision: str, demo_model: Path, said_on_the_cpu: list[tuple[int, ...]]
+) -> None:
+    options = DeviceOptions("npu", "f32", npu_precision=precision, emulate=chip)
+    assert said_on_the_cpu
+    assert said(demo_model, options) == said_on_the_cpu
