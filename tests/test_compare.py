@@ -13,6 +13,8 @@ from test_layers import FaultyOps
 from typer.testing import CliRunner
 
 from whisper_npu import compare as comparing
+from whisper_npu import verdict
+from whisper_npu.accuracy import Errors
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
 from whisper_npu.compare import GREEDY, Task, compare
@@ -21,7 +23,7 @@ from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
 from whisper_npu.model import NumpySession
 from whisper_npu.pages.comparison import plain
-from whisper_npu.verdict import require
+from whisper_npu.verdict import Accuracy, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +135,25 @@ def test_sums_are_those_of_the_recordings(found: Findings) -> None:
         assert device.accuracy.against_first == comparison.against_first.words
         assert comparison.against_reference is not None
         assert device.accuracy.against_reference == comparison.against_reference.words
+
+
+@pytest.mark.parametrize(
+    ("first", "differ", "wrong", "safe", "said"),
+    [
+        (0, 0, 0, True, "the same words as cpu f32"),
+        (5, 4, 5, True, "4.00% of the words differ from cpu f32; 5.00% are wrong by the"),
+        (5, 4, 6, True, "5.00% on cpu f32"),
+        (5, 4, 7, False, "7.00% are wrong by the references"),
+        (60, 4, 60, False, "too many to judge by"),
+    ],
+)
+def test_verdict(
+    found: Findings, first: int, differ: int, wrong: int, safe: bool, said: str
+) -> None:
+    accuracy = Accuracy(*(Errors(100 - n, n) for n in (differ, wrong, first)))
+    device = replace(found.devices[1], accuracy=accuracy, suspect=None)
+    assert verdict._verdict(device, "cpu f32", 0.01)[0] == safe
+    assert said in verdict._verdict(device, "cpu f32", 0.01)[1]
 
 
 def test_recordings_that_cannot_be_read_are_told(task: Task, found: Findings) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from whisper_npu.transcript import Transcript
 
 TOLERANCE = 0.01
+JUDGEABLE = 0.5  # share of wrong words beyond which a model says nothing about a device
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,8 @@ def _verdict(device: DeviceResult, first: str, tolerance: float) -> tuple[bool, 
         after, before = accuracy.against_reference.rate, accuracy.first_against_reference.rate
         said += f"; {after:.2%} are wrong by the references, {before:.2%} on {first}"
         worse = after - before
+        if before > JUDGEABLE:
+            return False, f"{said}: too many to judge by"
     return worse <= tolerance, said
 
 
