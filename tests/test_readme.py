@@ -63,3 +63,10 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     }
     assert raised | {0, 3} <= table
     assert re.search(r"^\| 130, 143 \|", readme, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert [link for link in local if not (page.parent / link).exists()] == []
