@@ -21,10 +21,15 @@ def typed(page: Path) -> list[str]:
     """Command lines of this program in a page: in blocks, and in `code`."""
     text = page.read_text("utf-8")
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    lines = [line.partition("#")[0] for block in blocks for line in joined(block)]
     lines += re.findall(r"`(whisper-npu [^`]+)`", text)
     found = (re.search(r"\bwhisper-npu ([^|>&;]+)", line) for line in lines)
     return [match[1].strip() for match in found if match]
+
+
+def joined(block: str) -> list[str]:
+    """Lines, those that a backslash continues in one piece."""
+    return block.replace("\\\n", " ").splitlines()
 
 
 def command_lines() -> list[Any]:
