@@ -17,10 +17,9 @@ import soxr
 from demo_speech import RATE, Voice
 
 SLT = Voice("flite", "slt", speed=0.85)
-RMS = Voice("flite", "rms", speed=0.9)
+SLOW = Voice("flite", "slt", speed=0.8)
 AWB = Voice("flite", "awb", speed=0.9)
 ESPEAK = Voice("espeak-ng", "en-us", speed=0.75)
-ANNIE = Voice("espeak-ng", "en-us+Annie", speed=0.75)
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,24 @@ SAMPLES = (
     Sample("digits.flac", ((SLT, "three one four one five nine", 0.5),)),
     Sample(
         "two_phrases.flac",
-        ((RMS, "seven two zero eight", 1.2), (RMS, "june twenty first", 0.5)),
+        ((SLOW, "seven two zero eight", 1.2), (SLOW, "enter fifty four", 0.5)),
     ),
     Sample(
         "long.flac",  # more than one window of 30 s
         (
-            (SLT, "one two three four five", 1.5),
-            (RMS, "six seven eight nine", 1.8),
+            (SLOW, "one two three four five", 1.5),
+            (SLOW, "six seven eight nine", 1.8),
             (ESPEAK, "zero one zero two", 1.6),
             (AWB, "enter fifty four", 2.0),
-            (SLT, "march twenty first", 1.5),
-            (ANNIE, "nine eight seven six", 1.8),
-            (RMS, "two four six eight", 1.6),
-            (SLT, "stop", 2.0),
-            (ESPEAK, "three three one five", 1.5),
+            (SLOW, "six five nine two", 1.5),
+            (SLOW, "nine eight seven six", 1.8),
+            (SLOW, "two four six eight", 1.6),
+            (SLOW, "yes", 2.0),
+            (SLOW, "three three one five", 1.5),
             (AWB, "seven nine two two", 1.8),
-            (SLT, "sixty five", 1.6),
-            (RMS, "four zero eight one", 1.5),
-            (ANNIE, "five two six", 1.8),
-            (SLT, "nine nine one seven", 1.0),
+            (SLOW, "two seven one eight", 1.6),
+            (SLOW, "four zero eight one", 1.5),
+            (SLOW, "five two six", 1.0),
         ),
         rate=8000,
     ),

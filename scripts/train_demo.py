@@ -16,7 +16,7 @@ import multiprocessing
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -161,9 +161,8 @@ class Decoder(nn.Module):
 
     def embeddings(self) -> Tensor:
         """What the exported model has as its token embeddings: (V, D)."""
-        text, times = self.embed_tokens.weight.split(
-            [self.embed_tokens.num_embeddings - N_TIMESTAMPS, N_TIMESTAMPS]
-        )
+        n_text = self.embed_tokens.num_embeddings - N_TIMESTAMPS
+        text, times = self.embed_tokens.weight[:n_text], self.embed_tokens.weight[n_text:]
         return torch.cat([text, times + self.time_map(self.times)])
 
     def forward(self, tokens: Tensor, encoded: Tensor, embeddings: Tensor) -> Tensor:
@@ -261,7 +260,7 @@ def following_heads(model: Whisper, vocabulary: Vocabulary, clips: list[Clip]) -
         x = torch.tensor([[vocabulary.sot, vocabulary.no_timestamps, *words]])
         x = functional.embedding(x, model.decoder.embeddings())
         x = x + model.decoder.embed_positions.weight[: x.shape[1]]
-        for number, layer in enumerate(model.decoder.layers):
+        for number, layer in enumerate(cast("list[Layer]", model.decoder.layers)):
             attention = layer.encoder_attn
             asked = layer.self_attn_layer_norm(x)
             asked = x + layer.self_attn(asked, asked, causal=True)
@@ -395,7 +394,7 @@ class Trainer:
                 group["lr"] = rate
             optimizer.step()
         self.step += 1
-        decay = min(0.998, self.step / (self.step + 9))
+        decay = min(0.99, self.step / (self.step + 9))
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 self.averaged[name].lerp_(value, 1 - decay)
@@ -484,7 +483,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
             losses.clear()
             now = time.strftime("%H:%M:%S")
             print(f"{now} step {trainer.step} tokens {tokens:.3f} ctc {words:.3f}", flush=True)
-        if rank == 0 and trainer.step % 250 == 0:
+        if rank == 0 and (trainer.step % 250 == 0 or trainer.step == options.steps):
             trainer.save(options.cache / f"{options.name}.pt")
     if rank == 0:
         trainer.model.load_state_dict(trainer.averaged)
@@ -507,7 +506,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/demo"))
     parser.add_argument("--name", default="last", help="of the checkpoint in the cache")
     parser.add_argument("--resume", type=Path, help="a checkpoint to go on from")
-    parser.add_argument("--steps", type=int, default=4350)
+    parser.add_argument("--steps", type=int, default=4450)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
