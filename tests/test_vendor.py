@@ -14,9 +14,10 @@ import pytest
 import soundfile
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import NumpyDevice
+from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.errors import DeviceError
+from whisper_npu.options import TranscribeOptions
 from whisper_npu.rknpu.calibration import SYNTHETIC, synthetic_window
 from whisper_npu.rknpu.compilation import Compilation, CompileOptions, compile_graphs
 from whisper_npu.rknpu.echo import echo_bits
@@ -135,31 +136,27 @@ def simulated(demo: Checkpoint, toolchain: Toolchain, recipe: Recipe) -> Simulat
 
 def texts(demo: Checkpoint, device: Device, recordings: list[Float]) -> list[str]:
     model = Model(demo, device)
-    return [model.transcribe(samples).text for samples in recordings]
+    options = TranscribeOptions(temperatures=(0.0,))  # sampling would differ by chance
+    return [model.transcribe(samples, options).text for samples in recordings]
 
 
-def held_out(shared: Path, n_utterances: int | None) -> list[Float]:
-    """Recordings of speakers that the demo model's training never heard: files, or utterances."""
+def held_out(shared: Path) -> list[Float]:
+    """All that speakers say whom the demo model's training never heard, one recording each."""
     pack = shared / "data" / "train_pack"
     rows = [json.loads(line) for line in (pack / "manifest.jsonl").read_text().splitlines()]
-    found = []
-    for speaker in HELD_OUT:
-        spoken = [row for row in rows if row["speaker"] == speaker]
-        samples, _ = soundfile.read(pack / spoken[0]["file"], dtype="float32")
-        if n_utterances is None:
-            found.append(samples)
-        else:
-            found += [samples[row["start"] : row["end"]] for row in spoken[:n_utterances]]
-    return found
+    files = {row["speaker"]: row["file"] for row in rows}
+    return [soundfile.read(pack / files[name], dtype="float32")[0] for name in HELD_OUT]
 
 
-@pytest.mark.parametrize("target", PLACED)
-def test_the_demo_models_transcripts(
-    demo: Checkpoint, toolchain: Toolchain, shared: Path, target: str
-) -> None:
-    """The whole development split: the encoder simulated, against all of it on the CPU."""
-    graph = simulated(demo, toolchain, Recipe(target))
-    recordings = held_out(shared, None)
-    device = GraphDevice({30: graph}, NumpyDevice(demo), "simulated")
-    assert texts(demo, device, recordings) == texts(demo, NumpyDevice(demo), recordings)
+@pytest.mark.timeout(1200)  # a simulated window takes a second, or ten on a busy machine
+def test_the_demo_models_transcripts(demo: Checkpoint, toolchain: Toolchain, shared: Path) -> None:
+    """The whole development split: the encoder simulated, against all of it on the CPU.
+
+    One chip is enough: the simulator computes the same for all.
+    """
+    graph = simulated(demo, toolchain, Recipe("rk3588"))
+    recordings = held_out(shared)
+    device = GraphDevice({30: graph}, open_cpu(demo, precision="f32"), "simulated")
+    expected = texts(demo, open_cpu(demo, precision="f32"), recordings)
+    assert texts(demo, device, recordings) == expected
     assert graph.n_runs >= 10

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Does a shorter encoder window change the text? Utterances in 10 s windows against 30 s ones.
+
+    scripts/compare_windows.py MODEL --data ../shared/data/train_pack [--seconds 10] [--each 5]
+
+Both encoders are our float32 one, so that only the window differs. Prints what changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from demo_speech import HELD_OUT, recorded
+
+from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.devices.cpu import open_cpu
+from whisper_npu.devices.graph import GraphDevice
+from whisper_npu.model import Whisper
+from whisper_npu.options import TranscribeOptions
+from whisper_npu.rknpu.verification import reference_outputs
+from whisper_npu.transcribe import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+
+
+class OurGraph:
+    """A graph for any window, by our float32 encoder."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._model = Whisper(checkpoint)
+
+    def run(self, mel: Float) -> dict[str, Float]:
+        n_outputs = 2 * len(self._model.decoder_layers)
+        outputs = list(reference_outputs(self._model, mel).items())[:n_outputs]
+        return {name: value[0] for name, value in outputs}
+
+    def close(self) -> None:
+        pass
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--each", type=int, default=5, help="utterances of each speaker")
+    options = parser.parse_args()
+    checkpoint = Checkpoint(options.model)
+    graph = OurGraph(checkpoint)
+    models = [
+        Model(checkpoint, GraphDevice(graphs, open_cpu(checkpoint, precision="f32"), "ours"))
+        for graphs in ({30: graph}, {options.seconds: graph, 30: graph})
+    ]
+    clips = recorded(options.data)
+    n_changed = n_clips = 0
+    for speaker in HELD_OUT:
+        for clip in [clip for clip in clips if clip.speaker == speaker][: options.each]:
+            samples = clip.samples / np.float32(32768)
+            greedy = TranscribeOptions(temperatures=(0.0,))
+            full, short = (model.transcribe(samples, greedy).text for model in models)
+            n_clips += 1
+            if full != short:
+                n_changed += 1
+                print(f"{speaker}: {clip.text!r}: 30 s {full!r}, {options.seconds} s {short!r}")
+    print(f"{n_changed} of {n_clips} texts change with windows of {options.seconds} s")
+
+
+if __name__ == "__main__":
+    main()
