@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 import soundfile
+from scripted import Blank, ScriptedDevice, Vocabulary, saying
 
 from whisper_npu import load_model
-from whisper_npu.options import TranscribeOptions
-from whisper_npu.transcribe import cut
+from whisper_npu.decoding import Decoder
+from whisper_npu.errors import OptionError
+from whisper_npu.options import TranscribeOptions, fallback_temperatures
+from whisper_npu.transcribe import Language, Model, State, Transcription, WindowDone, cut
+from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+    from scripted import Logits
+
+    from whisper_npu.decoding import DecodingOptions
+
+    Float = NDArray[np.float32]
 
 BEGIN = 100
 
@@ -65,3 +77,225 @@ def test_what_is_wrong_with_a_recording_is_logged(
     soundfile.write(path, np.empty(0), 16000)
     load_model(demo_model, device="cpu").open(path, TranscribeOptions())
     assert caplog.messages == [f"{path}: holds no samples"]
+
+
+# the whole loop, on a scripted device
+
+V = Vocabulary()
+PLAIN = TranscribeOptions(temperatures=(0.0,))
+
+
+def model(*windows: Logits, vocabulary: Vocabulary = V) -> tuple[Model, list[DecodingOptions]]:
+    """A model that says these things, window by window; and what it was asked."""
+    device = ScriptedDevice(lambda i: windows[min(i, len(windows) - 1)])
+    made: Any = object.__new__(Model)
+    made.device, made.tokenizer = device, vocabulary
+    made.decoder = Decoder(device, cast("Any", vocabulary), 448)
+    asked: list[DecodingOptions] = []
+    decode = made.decoder.decode
+
+    def remembering(encoded: Any, options: DecodingOptions, rng: Any) -> Any:
+        asked.append(options)
+        return decode(encoded, options, rng)
+
+    made.decoder.decode = remembering
+    return made, asked
+
+
+def hear(
+    made: Model, seconds: float, options: TranscribeOptions = PLAIN, state: State | None = None
+) -> tuple[list[Segment], list[WindowDone], list[Language]]:
+    transcription = Transcription(made, Blank(round(seconds * 100)), options, state)
+    events = list(transcription)
+    return (
+        [e for e in events if isinstance(e, Segment)],
+        [e for e in events if isinstance(e, WindowDone)],
+        [e for e in events if isinstance(e, Language)],
+    )
+
+
+ONE = saying(V, V.at(0), 1, V.at(2))
+SILENCE = saying(V, V.at(0), 1, V.at(2), no_speech=0.99)
+
+
+def test_windows_follow_each_other() -> None:
+    made, _ = model(saying(V, V.at(0), 1, V.at(9), V.at(9), 2), ONE)
+    segments, windows, _ = hear(made, 50)
+    assert [(s.start, s.end, s.text) for s in segments] == [
+        (0, 9, " a"), (9, 11, " a"), (39, 41, " a"),
+    ]  # fmt: skip
+    assert [w.seconds for w in windows] == [9, 39, 50]
+    assert [s.id for s in segments] == [0, 1, 2]
+
+
+def test_progress_does_not_stall_on_skipped_windows() -> None:
+    """openai/whisper's bar is not moved when a window is skipped."""
+    made, _ = model(SILENCE)
+    quiet = replace(PLAIN, logprob_threshold=None)
+    segments, windows, _ = hear(made, 95, quiet)
+    assert segments == []
+    assert [w.seconds for w in windows] == [30, 60, 90, 95]
+
+
+def test_silence_is_believed_only_of_doubtful_text() -> None:
+    made, _ = model(SILENCE)
+    assert len(hear(made, 30)[0]) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.004])
+def test_no_frame_no_text(seconds: float) -> None:
+    made, asked = model(ONE)
+    assert hear(made, seconds) == ([], [], [])
+    assert asked == []
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.02, 0.05])
+@pytest.mark.parametrize("words", [False, True])
+def test_less_than_a_tenth_of_a_second_is_heard(seconds: float, words: bool) -> None:
+    """Others give nothing, or fail in the word times."""
+    made, _ = model(ONE)
+    segments, _, _ = hear(made, seconds, replace(PLAIN, word_timestamps=words))
+    assert len(segments) == 1
+    assert all(0 <= w.start <= w.end for w in segments[0].words or ())
+
+
+def test_resumed_between_windows_nothing_changes() -> None:
+    said = [saying(V, V.at(0), 1 + i % 3, V.at(5), V.at(5), 1) for i in range(12)]
+    made, asked = model(*said)
+    options = replace(PLAIN, initial_prompt="abc", hotwords="ca")
+    whole, windows, _ = hear(made, 40, options)
+    for i, window in enumerate(windows[:-1]):
+        again, asked_again = model(*said[i + 1 :])
+        rest, _, _ = hear(again, 40, options, window.state)
+        assert whole[len(whole) - len(rest) :] == rest
+        assert asked_again == asked[i + 1 :]
+
+
+def test_prompts() -> None:
+    made, asked = model(ONE)
+    hear(made, 65, replace(PLAIN, initial_prompt="ab"))
+    said = (V.at(0), 1, V.at(2))
+    assert [options.prompt for options in asked] == [(1, 2), (1, 2, *said), (1, 2, *said * 2)]
+
+
+def test_prompts_forget_where_asked_to() -> None:
+    made, asked = model(ONE)
+    options = replace(PLAIN, initial_prompt="ab", hotwords="c", condition_on_previous_text=False)
+    hear(made, 65, options)
+    assert [options.prompt for options in asked] == [(3, 1, 2), (3,), (3,)]
+
+
+def test_a_prompt_is_carried_whatever_its_length() -> None:
+    """openai/whisper's slice [-0:] drops nothing where there is no room left."""
+    made, asked = model(ONE)
+    options = replace(PLAIN, initial_prompt="abc" * 100, carry_initial_prompt=True)
+    hear(made, 65, options)
+    initial = (1, 2, 3) * 100
+    assert [options.prompt for options in asked] == [initial[-223:]] * 3
+    made, asked = model(ONE)
+    hear(made, 35, replace(options, initial_prompt="a" * 221))
+    assert asked[1].prompt == (*(1,) * 221, 1, V.at(2))
+
+
+def test_temperatures_rise_until_the_text_is_good() -> None:
+    doubtful = saying(V, *[V.at(0), *([1] * 60), V.at(2)])
+    made, asked = model(doubtful)
+    options = TranscribeOptions(temperatures=(0.0, 0.2, 0.4), best_of=2)
+    hear(made, 30, options)
+    assert [o.temperature for o in asked] == [0.0, 0.2, 0.4]
+    assert [(o.best_of, o.beam_size) for o in asked] == [(None, None), (2, None), (2, None)]
+
+
+def test_clips() -> None:
+    made, _ = model(ONE)
+    segments, windows, _ = hear(made, 100, replace(PLAIN, clip_timestamps=(10, 20, 50)))
+    assert [s.start for s in segments] == [10, 50, 80]
+    assert [w.seconds for w in windows] == [20, 80, 100]
+    with pytest.raises(OptionError, match="10 s"):
+        hear(made, 10, replace(PLAIN, clip_timestamps=(10,)))
+
+
+# languages
+
+
+def speaking(code: str, no_speech: float, *, sure: bool = True) -> Logits:
+    """A window in a language, or of silence."""
+    vocabulary = SEVERAL
+    said = saying(vocabulary, vocabulary.at(0), 1, vocabulary.at(2), no_speech=no_speech)
+
+    def logits(row: tuple[int, ...]) -> Float:
+        found = said(row)
+        if row[-1] == vocabulary.sot:
+            found[vocabulary.language_tokens[code]] = 3
+            found[vocabulary.no_speech] = 3 + np.log(no_speech / (1 - no_speech))
+        elif not sure:
+            found = found / 20
+        return found
+
+    return logits
+
+
+SEVERAL = Vocabulary(["en", "de", "fr"])
+
+
+def test_the_language_is_that_of_the_first_speech() -> None:
+    """openai/whisper takes the first 30 s, be they silent."""
+    windows = [speaking("fr", 0.99, sure=False)] * 2  # heard with and without silence behind
+    made, asked = model(*windows[:1], speaking("de", 0.01), vocabulary=SEVERAL)
+    segments, _, languages = hear(made, 90)
+    assert [(x.code, x.start) for x in languages] == [("de", 30)]
+    assert languages[0].probability == pytest.approx(1, abs=1e-3)
+    assert [o.language for o in asked] == ["fr", "de", "de"]
+    assert all(s.language is None for s in segments)
+
+
+def test_each_window_may_have_its_language() -> None:
+    made, asked = model(
+        speaking("de", 0.01), speaking("fr", 0.01), speaking("fr", 0.01), vocabulary=SEVERAL
+    )
+    segments, _, languages = hear(made, 90, replace(PLAIN, language="auto-each"))
+    assert [(x.code, x.start) for x in languages] == [("de", 0), ("fr", 30)]
+    assert [s.language for s in segments] == ["de", "fr", "fr"]
+    assert [o.language for o in asked] == ["de", "fr", "fr"]
+
+
+def test_a_language_that_is_given_is_taken() -> None:
+    made, asked = model(speaking("de", 0.01), vocabulary=SEVERAL)
+    assert hear(made, 30, replace(PLAIN, language="French"))[2] == []
+    assert asked[0].language == "fr"
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"best_of": 5, "temperatures": (0.0,)},
+        {"beam_size": 5, "temperatures": (0.2, 0.4)},
+        {"patience": 2.0},
+        {"temperatures": ()},
+        {"temperatures": (0.4, 0.2)},
+        {"language": "klingon"},
+        {"task": "sing"},
+        {"carry_initial_prompt": True},
+        {"hallucination_silence_threshold": 1.0},
+        {"clip_timestamps": (3.0, 2.0)},
+        {"clip_timestamps": (-1.0,)},
+        {"clip_timestamps": (float("nan"),)},
+        {"length_penalty": 2.0},
+        {"seed": -1},
+        {"vad_threshold": 2.0},
+    ],
+)
+def test_contradictory_options(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        TranscribeOptions(**wrong)
+
+
+def test_fallback_temperatures() -> None:
+    assert fallback_temperatures(0.0, 0.2) == (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0)
+    assert fallback_temperatures(0.5, None) == (0.5,)
+    for increment in (0.0, -0.1, float("nan")):  # 0: openai/whisper divides by it
+        with pytest.raises(OptionError):
+            fallback_temperatures(0.0, increment)

@@ -5,7 +5,8 @@
     with whisper_npu.load_model("base") as model:
         for segment in model.segments("talk.mp3"):
             print(segment.start, segment.text)
-        transcript = model.transcribe("talk.mp3", word_timestamps=True)
+        options = whisper_npu.TranscribeOptions(word_timestamps=True)
+        transcript = model.transcribe("talk.mp3", options)
 
 Axes have one letter in the whole house: S samples, F frames, C audio positions, D width, H heads,
 B beams, T tokens, V vocabulary, M/K/N matmul sizes.
@@ -14,15 +15,16 @@ B beams, T tokens, V vocabulary, M/K/N matmul sizes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from whisper_npu.devices import DeviceOptions
+    from whisper_npu.options import TranscribeOptions
     from whisper_npu.transcribe import Model
 
-__all__ = ["load_model"]
+__all__ = ["TranscribeOptions", "load_model"]
 
 _HERE = Path(__file__).parent
 # the model that comes with us: in an installed copy, or in the source tree
@@ -61,3 +63,12 @@ def load_model(
     checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
     options = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
     return Model(checkpoint, open_device(checkpoint, options))
+
+
+def __getattr__(name: str) -> Any:
+    """Options are imported when they are asked for: --help needs neither numpy nor a tokenizer."""
+    if name == "TranscribeOptions":
+        from whisper_npu.options import TranscribeOptions
+
+        return TranscribeOptions
+    raise AttributeError(name)
