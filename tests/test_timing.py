@@ -97,9 +97,9 @@ def test_words_lie_in_the_window_in_order(n_frames: int) -> None:
 
 
 def test_words_follow_the_attention() -> None:
-    """The scripted tokens look at 0, 5, 10, 15, 20 and 25 s, the first being sot."""
+    """Each scripted token looks at its own sixth of the window, sot at the first."""
     words = words_of(3000, [1, 2, 3])
-    assert [round(word.start) for word in words] == [0, 8, 12]
+    assert [round(word.start) for word in words] == [0, 9, 14]
 
 
 def test_no_words_no_alignment() -> None:

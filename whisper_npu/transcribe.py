@@ -259,7 +259,7 @@ class Transcription:
         if self._is_silence(hypothesis):
             self.state = replace(self.state, seek=state.seek + size)
             return
-        if self._language is None and not state.language_settled:
+        if self._language is None and not self.state.language_settled:
             yield self._settle_language()
         pieces = cut(hypothesis.tokens, self._model.tokenizer.timestamp_begin, size)
         segments = self._segments(hypothesis, pieces, state.seek)
