@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,10 +15,13 @@ from whisper_npu.options import TranscribeOptions
 from whisper_npu.timing import APPENDED, PREPENDED
 from whisper_npu.writers import SubtitleOptions
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def test_the_help_shows_the_defaults_of_the_library() -> None:
     parameters = inspect.signature(transcribe).parameters
-    shown = {
+    shown: dict[str, Callable[[Any], Any]] = {
         "clip_timestamps": numbers,
         "suppress_tokens": token_ids,
         "prepend_punctuations": lambda _: PREPENDED,
@@ -27,7 +31,9 @@ def test_the_help_shows_the_defaults_of_the_library() -> None:
         if field.name == "temperatures":  # made of --temperature and its increment
             continue
         default = parameters[field.name].default
-        assert shown.get(field.name, lambda value: value)(default) == field.default, field.name
+        if field.name in shown:
+            default = shown[field.name](default)
+        assert default == field.default, field.name
 
 
 def test_without_the_detector_the_error_says_what_to_install(

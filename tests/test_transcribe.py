@@ -229,7 +229,7 @@ def speaking(code: str, no_speech: float, *, sure: bool = True) -> Logits:
             found[vocabulary.language_tokens[code]] = 3
             found[vocabulary.no_speech] = 3 + np.log(no_speech / (1 - no_speech))
         elif not sure:
-            found = found / 20
+            found /= 20
         return found
 
     return logits
