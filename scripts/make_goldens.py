@@ -67,7 +67,9 @@ class Encoding:
         return self._text.encode(text)
 
     def decode(self, tokens: list[int], **_: Any) -> str:
-        """Text, and a mark for the end, which openai/whisper cuts words at."""
+        """Text, with a mark for the end, where openai/whisper cuts words; or a language's name."""
+        if len(tokens) == 1 and tokens[0] > self.eot_token:
+            return str(self._bpe.id_to_token(tokens[0]))
         end = "<|endoftext|>" if tokens and tokens[-1] == self.eot_token else ""
         return self._text.decode(tokens) + end
 
