@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from command_line import CommandLine, runner
 from random_checkpoint import SIZES, write
 
 if TYPE_CHECKING:
@@ -63,3 +64,12 @@ def all_on_npu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "on_npu", property(lambda _: True))
         yield
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> CommandLine:
+    """`whisper-npu` with a configuration and a cache of its own."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return runner(monkeypatch, capsys)
