@@ -57,6 +57,12 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         option("--model -m", MODEL, "Name or folder; by default the one that comes with us."),
     ] = None,
     device: Annotated[str, option("--device", MODEL, "auto, cpu or npu.")] = "auto",
+    precision: Annotated[
+        str, option("--precision", MODEL, "Of the CPU: f32, f16, int8; auto: what is fast here.")
+    ] = "auto",
+    threads: Annotated[
+        int | None, option("--threads", MODEL, "Of the CPU; none: one for each big core.")
+    ] = None,
     npu_precision: Annotated[
         str, option("--npu-precision", MODEL, "fp16, or int8: faster, less exact; auto: fp16.")
     ] = "auto",

@@ -11,6 +11,8 @@ namespace whisper_npu::ISA {
 
 constexpr int kPanel = 64;
 
+#define UNROLL _Pragma("GCC unroll 8")
+
 // A block of rows of inputs in the order of a format.
 template <class T>
 struct Rows {
@@ -54,21 +56,25 @@ inline void prepare(const float* x, int n, const Rows<T>& rows, int row) {
 template <class T, int MR, int NR>
 void tile(const typename T::Activation* x, size_t ldx, const typename T::Weight* w, size_t ldw,
           const int32_t* sums, int groups, float* out, size_t ldo) {
-  typename T::Acc acc[MR][NR];
-  for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NR; ++j) acc[i][j] = T::start(kQuantised<T> ? sums + kLanes * j : nullptr);
+  typename T::Acc acc[MR][NR];  // in registers, which takes all these loops unrolled
+  UNROLL for (int i = 0; i < MR; ++i) {
+    UNROLL for (int j = 0; j < NR; ++j)
+      acc[i][j] = T::start(kQuantised<T> ? sums + kLanes * j : nullptr);
+  }
   for (int k = 0; k < groups; ++k) {
     typename T::Lanes lanes[NR];
-    for (int j = 0; j < NR; ++j) lanes[j] = T::lanes(w + kLanes * T::group * j);
-    for (int i = 0; i < MR; ++i) {
+    UNROLL for (int j = 0; j < NR; ++j) lanes[j] = T::lanes(w + kLanes * T::group * j);
+    UNROLL for (int i = 0; i < MR; ++i) {
       const typename T::One one = T::one(x + ldx * (size_t)i);
-      for (int j = 0; j < NR; ++j) acc[i][j] = T::dot(acc[i][j], one, lanes[j]);
+      UNROLL for (int j = 0; j < NR; ++j) acc[i][j] = T::dot(acc[i][j], one, lanes[j]);
     }
     w += ldw;
     x += T::group;
   }
-  for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NR; ++j) store(out + ldo * (size_t)i + kLanes * j, T::value(acc[i][j]));
+  UNROLL for (int i = 0; i < MR; ++i) {
+    UNROLL for (int j = 0; j < NR; ++j)
+      store(out + ldo * (size_t)i + kLanes * j, T::value(acc[i][j]));
+  }
 }
 
 // The widest block of columns for so many rows, within `left` columns.

@@ -54,7 +54,11 @@ struct Int8 {
     memcpy(&bits, x, 4);
     return _mm512_set1_epi32(bits);
   }
-  static Acc dot(Acc acc, One x, Lanes w) { return _mm512_dpbusd_epi32(acc, x, w); }
+  static Acc dot(Acc acc, One x, Lanes w) {
+    // not the intrinsic: around it GCC 12 copies the accumulators through the stack
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
+    return acc;
+  }
   static F value(Acc acc) { return {_mm512_cvtepi32_ps(acc)}; }
   static void put(Activation* p, F a) {
     const __m512i rounded = _mm512_add_epi32(_mm512_cvtps_epi32(a.v), _mm512_set1_epi32(128));

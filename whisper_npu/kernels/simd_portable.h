@@ -81,10 +81,18 @@ struct Int8 {
   static void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
-struct Half {  // bfloat16 weights, float32 arithmetic
+struct Half {  // weights as `pack` stores them on this processor, float32 arithmetic
   using Weight = uint16_t;
   using Activation = float;
+#if defined(__aarch64__)
+  static constexpr int group = 1, rows = 4;
+  static float weight(uint16_t w) { return fp16_to_float(w); }
+  static uint16_t stored(float x) { return float_to_fp16(x); }
+#else
   static constexpr int group = 2, rows = 4;
+  static float weight(uint16_t w) { return bf16_to_float(w); }
+  static uint16_t stored(float x) { return float_to_bf16(x); }
+#endif
   static constexpr int columns(int) { return 1; }
   using Acc = F;
   using Lanes = const Weight*;
@@ -94,12 +102,12 @@ struct Half {  // bfloat16 weights, float32 arithmetic
   static One one(const Activation* x) { return x; }
   static Acc dot(Acc acc, One x, Lanes w) {
     for (int i = 0; i < 16; ++i)
-      acc.v[i] += x[0] * bf16_to_float(w[2 * i]) + x[1] * bf16_to_float(w[2 * i + 1]);
+      for (int k = 0; k < group; ++k) acc.v[i] += x[k] * weight(w[group * i + k]);
     return acc;
   }
   static F value(Acc acc) { return acc; }
   static void put(Activation* p, F a) { store(p, a); }
   static void pack(Weight* p, F a) {
-    for (int i = 0; i < 16; ++i) p[i] = float_to_bf16(a.v[i]);
+    for (int i = 0; i < 16; ++i) p[i] = stored(a.v[i]);
   }
 };
