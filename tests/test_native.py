@@ -1,4 +1,4 @@
-"""The kernels as a program of their own: with sanitizers here, and for Arm under qemu-user."""
+"""The kernels as a program of their own: built for Arm, under qemu-user."""
 
 from __future__ import annotations
 
@@ -34,13 +34,6 @@ def assert_agrees(*command: str) -> str:
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     return run.stdout
-
-
-@pytest.mark.timeout(900)
-def test_no_sanitizer_objects(tmp_path: Path) -> None:
-    needs("cmake", "g++")
-    program = built(tmp_path, "-DSANITIZE=ON", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1")
-    assert "portable decoding" in assert_agrees(str(program))
 
 
 @pytest.fixture(scope="session")
