@@ -215,6 +215,12 @@ def test_clips() -> None:
         hear(made, 10, replace(PLAIN, clip_timestamps=(10,)))
 
 
+def test_a_timestamp_beyond_a_clip_does_not_shorten_the_next() -> None:
+    made, _ = model(saying(V, V.at(0), 1, V.at(25), V.at(25), 2), ONE)
+    segments, _, _ = hear(made, 100, replace(PLAIN, clip_timestamps=(10, 20, 21, 40)))
+    assert [s.start for s in segments] == [10, 21]
+
+
 # languages
 
 

@@ -228,6 +228,8 @@ class Transcription:
             self.state = replace(self.state, seek=max(self.state.seek, start))
             while self.state.seek < end:
                 yield from self._window(end)
+                # a timestamp may lie beyond the clip; the next clip begins where it begins
+                self.state = replace(self.state, seek=min(self.state.seek, end))
                 yield WindowDone(self._seconds(self.state.seek), self.state)
 
     def _seconds(self, frame: int) -> float:
