@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from browser import browser, reader
 from command_line import CommandLine, runner
 from random_checkpoint import SIZES, write
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy
 hypothesis.settings.load_profile("patient")
+
+__all__ = ["browser", "reader"]  # fixtures: one Chromium for all tests
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from browser import browser, reader
 from test_pages_transcript import ATTACKS
 
 from whisper_npu.accuracy import Errors, difference
@@ -21,7 +20,6 @@ from whisper_npu.verdict import Accuracy, Comparison, DeviceResult, Drift, Findi
 if TYPE_CHECKING:
     from browser import Reader
 
-__all__ = ["browser", "reader"]  # fixtures
 
 BAD = " ".join(ATTACKS)
 LAYERS = ("conv1", "layers.0.fc1", "layers.1.fc1", "layer_norm")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
-from browser import browser, reader, until
+from browser import until
 
 from whisper_npu.pages.transcript import EMBEDDED, audio_source, clock, page
 from whisper_npu.transcript import Segment, Transcript, Word
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from browser import Reader
     from playwright.sync_api import Page
 
-__all__ = ["browser", "reader"]  # fixtures
 
 ATTACKS = [
     "<script>alert(1)</script>",

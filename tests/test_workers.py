@@ -54,7 +54,7 @@ def test_each_worker_has_an_engine(tmp_path: Path) -> None:
 
     def meet(line: str) -> None:
         if "window 0" in line and int(line.split()[1]) < 3:
-            meeting.wait(10)
+            meeting.wait(100)  # a busy machine is slow to start threads
 
     def open_engine(number: int) -> Engine:
         engines[number] = Engine(meet)

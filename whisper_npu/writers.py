@@ -212,6 +212,8 @@ def cues(transcript: Transcript, options: SubtitleOptions) -> Iterator[Cue]:
             yield segment.start, segment.end, cue_text(segment.text.strip())
         return
     for subtitle in subtitles(segments, options):
+        if not any(word.text.strip() for word in subtitle):
+            continue  # the text of the segment went elsewhere, or its words are blank
         if options.highlight_words:
             yield from karaoke(subtitle)
         else:
