@@ -66,6 +66,7 @@ def test_emulated_is_said_in_plan_and_report(run: Run, recording: Path, tmp_path
         "--report", report, "-o", tmp_path,
     )  # fmt: skip
     assert done.returncode == 0
+    assert "whisper-npu: npu int8 (emulated rk3566)" in done.stderr
     assert "plan for emulated rk3566, int8, modelled" in done.stderr
     assert "int8 (emulated rk3566)" in json.loads(report.read_text())["summary"]["device"]
 

@@ -127,6 +127,8 @@ class Opening:
     def engine(self, number: int) -> ModelEngine:
         """A device of its own for each worker. Raises DeviceError, ModelError."""
         device = open_device(self._checkpoint, self._device)
+        if "emulated" in device.name and self._say and number == 0:
+            self._say(f"whisper-npu: {device.name}")
         if self._device.plan and self._say and number == 0:
             self._say("\n".join(plan_lines(device)))
         return ModelEngine(Model(self._checkpoint, device), self._options)
