@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import ModelError, OutputError
 
@@ -99,7 +99,7 @@ def fingerprint(model: Path) -> str:
     Digests of files are remembered in the cache by path, size and time. Raises ModelError.
     """
     memory = folder() / "digests.json"
-    known = _remembered(memory)
+    known = remembered(memory)
     digests = []
     try:
         for path in sorted([model / "config.json", *model.glob("*.safetensors")]):
@@ -107,24 +107,26 @@ def fingerprint(model: Path) -> str:
             key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
             if key not in known:
                 known[key] = sha256(path)
-                _remember(memory, known)
+                remember(memory, known)
             digests.append(f"{path.name} {known[key]}")
     except OSError as error:
         raise ModelError(f"{model} cannot be read: {error}") from error
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _remembered(memory: Path) -> dict[str, str]:
+def remembered(path: Path) -> dict[str, Any]:
+    """What `remember` kept; nothing where the file is missing or damaged."""
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _remember(memory: Path, known: dict[str, str]) -> None:
+def remember(path: Path, known: dict[str, Any]) -> None:
+    """Keep a table of results for next time."""
     try:
-        with replacing(memory) as new:
+        with replacing(path) as new:
             new.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    except OutputError:  # a cache that cannot be written costs the time to hash again
+    except OutputError:  # a cache that cannot be written costs the time to find them again
         return

@@ -6,7 +6,6 @@ asked for, each encodes one window here and the faster one is taken; the times a
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ from whisper_npu import cache
 from whisper_npu.devices import open_device
 from whisper_npu.devices.graph import GraphOptions, open_graph_device
 from whisper_npu.devices.npu import NpuDevice
-from whisper_npu.errors import DeviceError, OptionError, OutputError
+from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
@@ -78,7 +77,7 @@ def _window_seconds(checkpoint: Checkpoint, device: Device) -> float:
     """Of encoding 30 s: the better of two runs after one to warm up, measured once."""
     path = cache.folder() / "npu-path.json"
     key = f"{cache.fingerprint(checkpoint.folder)} {device.name}"
-    known = _kept(path)
+    known = cache.remembered(path)
     if key not in known:
         mel = np.ones((checkpoint.dims.n_mels, 3000), np.float32)
         times = []
@@ -87,21 +86,5 @@ def _window_seconds(checkpoint: Checkpoint, device: Device) -> float:
             device.encode(mel)
             times.append(time.perf_counter() - start)
         known[key] = min(times[1:])
-        _keep(path, known)
+        cache.remember(path, known)
     return known[key]
-
-
-def _kept(path: Path) -> dict[str, float]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _keep(path: Path, known: dict[str, float]) -> None:
-    try:
-        with cache.replacing(path) as new:
-            new.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    except OutputError:  # a cache that cannot be written costs the time to measure again
-        return

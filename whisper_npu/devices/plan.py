@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisper_npu import cache
-from whisper_npu.errors import OutputError
 from whisper_npu.model import Conv
 from whisper_npu.rknpu.cores import Cores, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from whisper_npu.checkpoint import Dimensions
     from whisper_npu.devices.npu.weights import Entry, Image
@@ -117,7 +115,7 @@ def measured(image: Image, dims: Dimensions, library: Library, n_threads: int) -
     try:
         version = cores.version()[0].split()[0]
         path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
-        known = _kept(path)
+        known = cache.remembered(path)
         bench = _Bench(cores)
 
         def time_of(where: str, run: Callable[[Work], None], works: list[Work]) -> float:
@@ -133,7 +131,7 @@ def measured(image: Image, dims: Dimensions, library: Library, n_threads: int) -
             lambda works: time_of("npu", bench.npu, works),
             lambda works: time_of("cpu", bench.cpu, works),
         )  # fmt: skip
-        _keep(path, known)
+        cache.remember(path, known)
     finally:
         cores.close()
     return plan
@@ -235,19 +233,3 @@ def _seconds(run: Callable[[Work], None], work: Work) -> float:
     start = time.perf_counter()
     run(work)
     return time.perf_counter() - start
-
-
-def _kept(path: Path) -> dict[str, float]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _keep(path: Path, known: dict[str, float]) -> None:
-    try:
-        with cache.replacing(path) as new:
-            new.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    except OutputError:  # a cache that cannot be written costs the time to measure again
-        return
