@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch.recordings import Recording, find
+from whisper_npu.batch.workers import run
 from whisper_npu.errors import AudioError
-from whisper_npu.recordings import Recording, find
 from whisper_npu.transcribe import Event, Language, State, WindowDone
 from whisper_npu.transcript import Segment, Transcript
-from whisper_npu.workers import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from whisper_npu.report import Result
+    from whisper_npu.batch.report import Result
 
 
 @dataclass

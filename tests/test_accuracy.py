@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper_npu.accuracy import Chunk, Errors, difference, normaliser
+from whisper_npu.comparison.accuracy import Chunk, Errors, difference, normaliser
 from whisper_npu.errors import OptionError
 
 

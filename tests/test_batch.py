@@ -12,10 +12,10 @@ from fake_speech import Engine, Watcher, prepare, transcribe
 
 from whisper_npu import batch as batch_module
 from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch.journal import FOLDER, Journal
+from whisper_npu.batch.recordings import find
 from whisper_npu.cache import replacing
 from whisper_npu.errors import AudioError, OptionError
-from whisper_npu.journal import FOLDER, Journal
-from whisper_npu.recordings import find
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +113,7 @@ def test_the_parts_of_an_interrupted_recording_are_kept(tree: Path, tmp_path: Pa
     batch = Batch(
         find([tree]), BatchOptions(out, ("txt", "json")), {"work": "model"}, prepare, watcher
     )
-    from whisper_npu.workers import run
+    from whisper_npu.batch.workers import run
 
     run(batch, lambda _: Engine(on_window=stop))
     assert watcher.statuses() == {"r0": "done", "r1": "interrupted"}
@@ -266,7 +266,7 @@ def test_no_engine_is_opened_for_nothing(tree: Path, tmp_path: Path) -> None:
         prepare,
         watcher,
     )
-    from whisper_npu.workers import run
+    from whisper_npu.batch.workers import run
 
     run(batch, lambda _: pytest.fail("opened"))
     assert set(watcher.statuses().values()) == {"skipped"}

@@ -15,21 +15,20 @@ import soundfile
 from fake_speech import Watcher
 from typer.testing import CliRunner
 
-from whisper_npu import cluster
-from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch import Batch, BatchOptions, cluster
+from whisper_npu.batch.journal import FOLDER
+from whisper_npu.batch.recordings import Recording, find
+from whisper_npu.batch.workers import Opening
 from whisper_npu.cli import app
 from whisper_npu.devices import DeviceOptions
 from whisper_npu.errors import DeviceError, ModelError
-from whisper_npu.journal import FOLDER
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.recordings import Recording, find
-from whisper_npu.workers import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from whisper_npu.report import Result
+    from whisper_npu.batch.report import Result
     from whisper_npu.transcript import Transcript
 
 pytest.importorskip("distributed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from whisper_npu.divergence import Step, first_divergence, likeliest, token_text
+from whisper_npu.comparison.divergence import Step, first_divergence, likeliest, token_text
 from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
+from whisper_npu.batch.interrupts import finishing
 from whisper_npu.errors import Interrupted
-from whisper_npu.interrupts import finishing
 
 WORK = """
 import sys, time
-from whisper_npu.interrupts import finishing
+from whisper_npu.batch.interrupts import finishing
 with finishing(lambda: print("stopping", flush=True), lambda text: None):
     print("working", flush=True)
     time.sleep(60)  # a window that takes its time

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whisper_npu.batch.journal import FOLDER, Entry, Journal, Source
 from whisper_npu.errors import OutputError
-from whisper_npu.journal import FOLDER, Entry, Journal, Source
 from whisper_npu.transcribe import State
 from whisper_npu.transcript import Segment, Word
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import NumpyDevice
-from whisper_npu.layers import (
+from whisper_npu.comparison.layers import (
     N_POSITIONS,
     LayerError,
     layer_error,
@@ -19,6 +18,7 @@ from whisper_npu.layers import (
     outputs,
     suspect,
 )
+from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.model import NumpyOps
 
 if TYPE_CHECKING:

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 from test_pages_transcript import ATTACKS
 
-from whisper_npu.accuracy import Errors, difference
-from whisper_npu.divergence import Choice, Divergence
+from whisper_npu.batch.report import DONE, FAILED, Report, Result
+from whisper_npu.comparison.accuracy import Errors, difference
+from whisper_npu.comparison.divergence import Choice, Divergence
+from whisper_npu.comparison.layers import LayerError
+from whisper_npu.comparison.verdict import (
+    Accuracy,
+    Comparison,
+    DeviceResult,
+    Drift,
+    Findings,
+    RecordingResult,
+)
 from whisper_npu.figures import Figure
-from whisper_npu.layers import LayerError
 from whisper_npu.pages import batch, comparison
-from whisper_npu.report import DONE, FAILED, Report, Result
 from whisper_npu.transcript import Transcript
-from whisper_npu.verdict import Accuracy, Comparison, DeviceResult, Drift, Findings, RecordingResult
 
 if TYPE_CHECKING:
     from browser import Reader

@@ -75,3 +75,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
     local = [link for link in links if not re.match(r"[a-z]+:", link)]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "architecture.md"])
+def test_the_map_shows_what_is_there(page: Path) -> None:
+    block = re.search(
+        r"^```\nwhisper_npu/\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert block
+    within = re.findall(r"^    (\w+(?:\.py|/)) ", block[1], re.MULTILINE)
+    assert len(within) > 10
+    assert [name for name in within if not (ROOT / "whisper_npu" / name).exists()] == []

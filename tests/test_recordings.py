@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whisper_npu.batch.recordings import Recording, Search, find, watch
 from whisper_npu.errors import OptionError
-from whisper_npu.recordings import Recording, Search, find, printable, watch
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -79,10 +79,6 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
     assert "\n" not in recording.name
     recording.name.encode("utf-8")
     assert recording.output == name.removesuffix(".wav")
-
-
-def test_printable() -> None:
-    assert printable(os.fsdecode(b"a\xff\n\x1b[2Jb")) == r"a\xff\n\x1b[2Jb"
 
 
 def test_watching(tmp_path: Path) -> None:

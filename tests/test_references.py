@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from whisper_npu.comparison.references import references
 from whisper_npu.errors import OptionError
-from whisper_npu.references import references
 
 if TYPE_CHECKING:
     from pathlib import Path

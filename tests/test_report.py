@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from whisper_npu import report
-from whisper_npu.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result, clock
+from whisper_npu.batch import report
+from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result, clock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,9 @@ import fake_speech
 import pytest
 from faults import make_texts
 
-from whisper_npu import workers
-from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch import Batch, BatchOptions, workers
+from whisper_npu.batch.recordings import find
 from whisper_npu.cli.show import Show
-from whisper_npu.recordings import find
 from whisper_npu.writers import SubtitleOptions
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ import pytest
 from fake_speech import Engine, Watcher, prepare
 from faults import make_texts
 
-from whisper_npu import workers
-from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch import Batch, BatchOptions, workers
+from whisper_npu.batch.recordings import find
 from whisper_npu.errors import OptionError, OutputError
-from whisper_npu.recordings import find
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

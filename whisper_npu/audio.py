@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 import soundfile
 
-from whisper_npu.errors import AudioError
+from whisper_npu.errors import AudioError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -91,7 +91,7 @@ def _name(source: Source) -> str:
         return str(getattr(source, "name", "audio"))
     if os.fspath(source) == "-":
         return "standard input"
-    return os.fsencode(source).decode("utf-8", "backslashreplace")
+    return printable(os.fspath(source))
 
 
 def _open(source: Source, name: str) -> BinaryIO:

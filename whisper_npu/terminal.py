@@ -15,11 +15,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from whisper_npu.accuracy import Chunk
     from whisper_npu.bench import Benchmark
-    from whisper_npu.divergence import Divergence
+    from whisper_npu.comparison.accuracy import Chunk
+    from whisper_npu.comparison.divergence import Divergence
+    from whisper_npu.comparison.verdict import Comparison, DeviceResult, Findings, RecordingResult
     from whisper_npu.figures import Figure
-    from whisper_npu.verdict import Comparison, DeviceResult, Findings, RecordingResult
 
 
 def console(*, stderr: bool = False) -> Console:

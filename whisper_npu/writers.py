@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cache import replacing
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, printable
 from whisper_npu.pages.transcript import audio_source, page
-from whisper_npu.recordings import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -61,13 +61,13 @@ def compare(  # noqa: PLR0913  one parameter an option
     from json import dumps
 
     from whisper_npu import find_model, terminal
+    from whisper_npu.batch.recordings import find
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.compare import GREEDY, Task, compare
+    from whisper_npu.comparison import GREEDY, Task, compare
+    from whisper_npu.comparison.references import references
+    from whisper_npu.comparison.verdict import TOLERANCE, require
     from whisper_npu.devices import DeviceOptions
     from whisper_npu.pages.comparison import page, plain
-    from whisper_npu.recordings import find
-    from whisper_npu.references import references
-    from whisper_npu.verdict import TOLERANCE, require
     from whisper_npu.writers import write
 
     names = devices or "cpu-f32,cpu-int8" + (",npu-fp16,npu-int8" if emulate else "")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from whisper_npu.batch.recordings import STDIN
+from whisper_npu.batch.report import DONE
 from whisper_npu.errors import OutputError
-from whisper_npu.recordings import STDIN
-from whisper_npu.report import DONE
 from whisper_npu.transcribe import WindowDone, record
 from whisper_npu.transcript import Segment
 from whisper_npu.writers import FORMATS, SubtitleOptions, line
@@ -20,8 +20,8 @@ from whisper_npu.writers import FORMATS, SubtitleOptions, line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from whisper_npu.recordings import Recording
-    from whisper_npu.report import Result
+    from whisper_npu.batch.recordings import Recording
+    from whisper_npu.batch.report import Result
     from whisper_npu.transcribe import Event
     from whisper_npu.transcript import Transcript
 

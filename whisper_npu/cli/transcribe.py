@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from whisper_npu.batch import Batch, BatchOptions
-    from whisper_npu.recordings import Recording
+    from whisper_npu.batch.recordings import Recording
 
 MODEL, OUTPUT, BATCH, SPEECH, SEARCH = "Model", "Output", "Many recordings", "Speech", "Search"
 FALLBACK, PROMPT, SUBTITLES = "Fallback and silence", "Prompts", "Word times and subtitles"
@@ -278,14 +278,14 @@ def transcribe(  # noqa: PLR0913  one parameter an option
 
       arecord -f S16_LE -r 16000 -d 10 | whisper-npu transcribe -
     """
-    from whisper_npu import workers as crew
     from whisper_npu.batch import Batch, BatchOptions
+    from whisper_npu.batch import workers as crew
+    from whisper_npu.batch.interrupts import finishing
+    from whisper_npu.batch.recordings import Search, find
+    from whisper_npu.batch.recordings import watch as watch_for
     from whisper_npu.cli.show import Show
     from whisper_npu.devices import DeviceOptions
-    from whisper_npu.interrupts import finishing
     from whisper_npu.options import TranscribeOptions, fallback_temperatures
-    from whisper_npu.recordings import Search, find
-    from whisper_npu.recordings import watch as watch_for
     from whisper_npu.writers import SubtitleOptions, formats
 
     temperatures = fallback_temperatures(temperature, temperature_increment_on_fallback)
@@ -313,7 +313,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     try:
         with finishing(batch.stop, _say):
             if cluster:
-                from whisper_npu import cluster as boards
+                from whisper_npu.batch import cluster as boards
 
                 job = boards.Task(model, devices, options, opening.fingerprint, offline)
                 boards.run(batch, cluster, job, shared=shared_paths)
@@ -379,8 +379,8 @@ def _n_bytes(text: str | None) -> int | None:
 
 def _conclude(batch: Batch, report: Path | None) -> None:
     """Say what became of the recordings."""
+    from whisper_npu.batch.report import FAILED
     from whisper_npu.pages.batch import page
-    from whisper_npu.report import FAILED
     from whisper_npu.writers import write
 
     results = batch.report.results

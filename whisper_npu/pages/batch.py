@@ -9,7 +9,7 @@ from whisper_npu.pages import render
 from whisper_npu.pages.charts import bars
 
 if TYPE_CHECKING:
-    from whisper_npu.report import Report
+    from whisper_npu.batch.report import Report
 
 
 def page(report: Report) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from whisper_npu.comparison.layers import LayerError
     from whisper_npu.figures import Figure
-    from whisper_npu.layers import LayerError
 
 WIDTH = 760  # of every chart, in its own units; the page scales it
 _LEFT = 46  # room for the scale

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from whisper_npu.accuracy import Errors
-from whisper_npu.figures import Figure
 from whisper_npu.pages import render
 from whisper_npu.pages.charts import bars, layer_chart
 from whisper_npu.tokenizer import UNSPACED
 
 if TYPE_CHECKING:
-    from whisper_npu.verdict import Findings
+    from whisper_npu.comparison.verdict import Findings
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What says itself how JSON knows it."""
+
+    def record(self) -> dict[str, Any]:
+        """Names and plain values."""
+        ...
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as JSON knows them; error rates are added to their counts."""
-    if isinstance(value, Figure):
+    """Results as JSON knows them."""
+    if isinstance(value, Recorded):
         return value.record()
     if is_dataclass(value):
-        record = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-        return record | {"rate": value.rate} if isinstance(value, Errors) else record
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

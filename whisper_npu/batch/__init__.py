@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from whisper_npu import writers
+from whisper_npu.batch.journal import Claim, Entry, Journal, Source
+from whisper_npu.batch.recordings import STDIN, Recording
+from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result
 from whisper_npu.cache import remove_leftovers, sha256
 from whisper_npu.errors import AudioError, OptionError, OutputError, WhisperNpuError
-from whisper_npu.journal import Claim, Entry, Journal, Source
-from whisper_npu.recordings import STDIN, Recording
-from whisper_npu.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable

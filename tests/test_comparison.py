@@ -12,18 +12,17 @@ import soundfile
 from test_layers import FaultyOps
 from typer.testing import CliRunner
 
-from whisper_npu import compare as comparing
-from whisper_npu import verdict
-from whisper_npu.accuracy import Errors
+from whisper_npu import comparison
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
-from whisper_npu.compare import GREEDY, Task, compare
+from whisper_npu.comparison import GREEDY, Task, compare, verdict
+from whisper_npu.comparison.accuracy import Errors
+from whisper_npu.comparison.verdict import Accuracy, require
 from whisper_npu.devices import DeviceOptions
 from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
 from whisper_npu.model import NumpySession
 from whisper_npu.pages.comparison import plain
-from whisper_npu.verdict import Accuracy, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whisper_npu.verdict import Findings
+    from whisper_npu.comparison.verdict import Findings
 
     Float = NDArray[np.float32]
 
@@ -81,7 +80,7 @@ def task(
     bad = talk.with_name("bad.wav")
     bad.write_text("no sound")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparing, "open_device", open_device)
+        patch.setattr(comparison, "open_device", open_device)
         yield Task(
             [str(bad), str(talk)],
             Checkpoint(random_model("micro")),
@@ -131,10 +130,10 @@ def test_time_and_memory(found: Findings) -> None:
 
 def test_sums_are_those_of_the_recordings(found: Findings) -> None:
     for i, device in enumerate(found.devices):
-        comparison = found.recordings[0].devices[i]
-        assert device.accuracy.against_first == comparison.against_first.words
-        assert comparison.against_reference is not None
-        assert device.accuracy.against_reference == comparison.against_reference.words
+        compared = found.recordings[0].devices[i]
+        assert device.accuracy.against_first == compared.against_first.words
+        assert compared.against_reference is not None
+        assert device.accuracy.against_reference == compared.against_reference.words
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def command(
         asked.append(task)
         return found
 
-    monkeypatch.setattr(comparing, "compare", remember)
+    monkeypatch.setattr(comparison, "compare", remember)
 
     def run(*more: str) -> tuple[int, str, str, Task]:
         fixed = ["compare", *task.recordings, "-m", str(task.checkpoint.folder)]

@@ -7,11 +7,11 @@ from difflib import SequenceMatcher
 from statistics import fmean
 from typing import TYPE_CHECKING, TypedDict
 
-from whisper_npu.accuracy import Difference, Errors, difference
-from whisper_npu.divergence import Divergence, Step, first_divergence
+from whisper_npu.comparison.accuracy import Difference, Errors, difference
+from whisper_npu.comparison.divergence import Divergence, Step, first_divergence
+from whisper_npu.comparison.layers import LayerError, suspect
 from whisper_npu.errors import OptionError, ToleranceError
 from whisper_npu.figures import Figure, Origin, origin
-from whisper_npu.layers import LayerError, suspect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -17,9 +17,9 @@ from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.batch.workers import Opening
 from whisper_npu.errors import AudioError, DeviceError, ModelError, OptionError, OutputError
 from whisper_npu.transcript import Segment, Transcript
-from whisper_npu.workers import Opening
 
 if TYPE_CHECKING:
     from concurrent.futures import Future as LocalFuture

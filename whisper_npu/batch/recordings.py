@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +39,6 @@ class Recording:
     def name(self) -> str:
         """For people: on one line, and printable whatever bytes the name holds."""
         return printable(self.path)
-
-
-def printable(path: Path | str) -> str:
-    """A path on one line: bytes that are no text and control characters are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the extra `compare`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,10 @@ class Errors:
         """Errors per unit of the reference, above 1 when much was invented."""
         errors = self.substitutions + self.deletions + self.insertions
         return errors / max(1, self.hits + self.substitutions + self.deletions)
+
+    def record(self) -> dict[str, float]:
+        """As JSON knows it."""
+        return asdict(self) | {"rate": self.rate}
 
     def __add__(self, other: Errors) -> Errors:
         return Errors(
