@@ -120,6 +120,10 @@ def test_stdout_is_the_transcript(model: str, recordings: Path) -> None:
         (["{in}/a.wav", "-o", "{in}/a.wav"], 8, "cannot write"),
         (["{in}/a.wav", "--clip-timestamps", "90"], 2, "clip begins"),
         (["{in}/a.wav", "-m", "./no-model"], 5, "no model folder"),
+        (["{in}/a.wav", "-m", "{in}"], 5, "config.json is missing"),
+        (["{in}/a.wav", "-m", "{in}/a.wav"], 5, "is a file"),
+        (["{in}/a.wav", "-m", "smal"], 5, "did you mean small"),
+        (["{in}/a.wav", "-m", "owner/name", "--offline"], 5, "we are offline"),
     ],
 )
 def test_exit_codes(
@@ -130,6 +134,22 @@ def test_exit_codes(
     assert result.exit_code == code
     assert told in result.stderr + str(result.exception)
     assert result.stdout == ""
+
+
+def test_one_recording_is_told_once(model: str, recordings: Path, tmp_path: Path) -> None:
+    for out, told in {
+        (): "whisper-npu: gone.wav: no such file",
+        (
+            "-o",
+            tmp_path / "out",
+        ): "whisper-npu: gone.wav: cannot be read: No such file or directory",
+    }.items():
+        failed = _run("gone.wav", "-m", model, *out)
+        assert failed.stderr.splitlines() == [told]
+    for told in ("done ", "skipped "):
+        result = _run(recordings / "a.wav", "-m", model, "-o", tmp_path / "out")
+        assert result.stderr.startswith(told)
+        assert len(result.stderr.splitlines()) == 1
 
 
 def _start(model: str, *arguments: object) -> subprocess.Popen[str]:

@@ -19,7 +19,7 @@ from tiny_model import spoil_json
 from typer.testing import CliRunner
 
 from whisper_npu import hub
-from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.published import KNOWN, Model, resolve
 
 if TYPE_CHECKING:
@@ -305,15 +305,28 @@ def test_names() -> None:
     assert resolve("a/b@v1.0").revision == "v1.0"
     assert all(len(model.revision) == 40 for model in KNOWN.values())
     assert all(len(model.sha256 or "0" * 64) == 64 for model in KNOWN.values())
-    with pytest.raises(ModelError, match="no model folder at"):
-        hub.find("./nowhere")
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "tiny.pt").touch()
+    for name, told in {
+        "./nowhere": "no model folder ./nowhere",
+        "models/whisper/nowhere": "no model folder",
+        str(tmp_path / "nowhere"): "no model folder",
+        str(tmp_path / "tiny.pt"): "is a file: a model is a folder",
+        "smal": "did you mean small",
+        "distil-large": "did you mean distil-large-v",
+        "completely-else": "models list",
+    }.items():
+        with pytest.raises(ModelError, match=told):
+            hub.find(name, offline=True)
 
 
 @given(st.text() | st.from_regex(r"[\w.-]+/[\w.-]+@[\w./-]+"))
 def test_no_name_leaves_the_cache(name: str) -> None:
     try:
         model = resolve(name)
-    except OptionError:
+    except ModelError:
         return
     folder = hub.cache_folder() / ("models--" + model.repo.replace("/", "--"))
     assert folder.resolve().parent == hub.cache_folder().resolve()

@@ -15,7 +15,7 @@ from whisper_npu.errors import Interrupted
 WORK = """
 import sys, time
 from whisper_npu.batch.interrupts import finishing
-with finishing(lambda: print("stopping", flush=True), lambda text: None):
+with finishing(lambda: print("stopping", flush=True), lambda text: None, keeping=True):
     print("working", flush=True)
     time.sleep(60)  # a window that takes its time
 """
@@ -27,13 +27,14 @@ def test_the_first_signal_asks(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
 
     def work() -> None:
-        with finishing(lambda: stopped.append(1), lambda _: None):
+        with finishing(lambda: stopped.append(1), lambda _: None, keeping=True):
             os.kill(os.getpid(), number)
             assert stopped == [1]
 
     with pytest.raises(Interrupted) as caught:
         work()
     assert caught.value.exit_code == code
+    assert "goes on from here" in str(caught.value)
     assert signal.getsignal(number) is before
 
 
@@ -51,7 +52,7 @@ def test_the_second_ends_at_once() -> None:
 def test_a_background_job_goes_on_ignoring() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with finishing(lambda: pytest.fail("not asked"), lambda _: None):
+        with finishing(lambda: pytest.fail("not asked"), lambda _: None, keeping=True):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -54,7 +54,7 @@ def load_model(
     offline  never use the network
     say      hears what is downloaded, and how big; default: the log
 
-    Raises OptionError (no such name or device), ModelError, DeviceError.
+    Raises OptionError (no such device), ModelError, OutputError (a full disk), DeviceError.
     """
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices import DeviceOptions, open_device

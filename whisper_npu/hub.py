@@ -53,13 +53,19 @@ def find(name: str, *, offline: bool = False, say: Say | None = None) -> Path:
     """The folder of a model: a path as it is, else from the cache, else downloaded.
 
     say  hears, before any download, what is fetched and how big; default: the log
-    Raises OptionError (no such name), ModelError (offline, not found, damaged), OutputError (disk).
+    Raises ModelError (no such model, offline, damaged), OutputError (disk).
     """
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file() or (folder.is_dir() and name not in KNOWN):
         return folder
-    if folder.is_absolute() or name.startswith((".", "~")):
-        raise ModelError(f"no model folder at {folder}")
+    if folder.is_file():
+        raise ModelError(
+            f"{name} is a file: a model is a folder with config.json, model.safetensors and "
+            "tokenizer.json; pickled checkpoints are never opened"
+        )
+    is_path = name.startswith((".", "~", "/")) or name.partition("@")[0].count("/") > 1
+    if is_path:
+        raise ModelError(f"there is no model folder {name}")
     model = resolve(name)
     return cached(model) or pull(model, offline=offline, say=say)
 

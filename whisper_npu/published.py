@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,21 @@ def _known() -> dict[str, Model]:
 KNOWN = _known()
 
 
+def _instead(name: str) -> str:
+    alike = get_close_matches(name.lower(), KNOWN, n=2)
+    if alike:
+        return f"did you mean {' or '.join(alike)}?"
+    return "use a folder, owner/name, or a name that `whisper-npu models list` shows"
+
+
 def resolve(name: str) -> Model:
-    """A short name (base), or owner/name with an optional @revision. Raises OptionError."""
+    """A short name (base), or owner/name with an optional @revision. Raises ModelError."""
     short = _ALIASES.get(name, name)
     if short in KNOWN:
         return KNOWN[short]
     match = re.fullmatch(r"([\w][\w.-]*/[\w][\w.-]*)(?:@([\w][\w./-]*))?", name, re.ASCII)
     if not match or ".." in name:
-        raise OptionError(
-            f"no model folder and no model named {name!r}: use a folder, owner/name, or one of "
-            + ", ".join(KNOWN)
-        )
+        raise ModelError(f"there is no model {name!r}, here or by name: {_instead(name)}")
     pinned = {model.repo: model for model in KNOWN.values()}.get(match[1])
     if pinned and match[2] in (None, pinned.revision):
         return pinned

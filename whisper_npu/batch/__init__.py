@@ -156,7 +156,7 @@ class Batch:
             self.fail(job, error)  # it is no recording, and will not be one until it changes
             return None
         if job.claim and _identity(recording) != (job.source.size, job.source.mtime_ns):
-            raise AudioError(f"{recording.name} changed while it was read: run again to do it")
+            raise AudioError(f"{recording.name}: changed while it was read: run again to do it")
         return job
 
     def _claim(self, job: Job) -> bool:
@@ -330,7 +330,7 @@ def _identity(recording: Recording) -> tuple[int, int]:
         status = recording.path.stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{recording.name} cannot be read: {reason}") from error
+        raise AudioError(f"{recording.name}: cannot be read: {reason}") from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -338,4 +338,4 @@ def _sha256(recording: Recording) -> str:
     try:
         return sha256(recording.path)
     except OSError as error:
-        raise AudioError(f"{recording.name} cannot be read: {error.strerror}") from error
+        raise AudioError(f"{recording.name}: cannot be read: {error.strerror}") from error

@@ -17,9 +17,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def finishing(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+def finishing(
+    stop: Callable[[], None], say: Callable[[str], None], *, keeping: bool
+) -> Iterator[None]:
     """Call `stop` on the first signal and raise Interrupted when the block has ended.
 
+    keeping  whether the work goes into a folder, where it can be taken up again
     Nothing is half written at the second either: files appear under their names only when whole.
     """
     received: list[int] = []
@@ -40,4 +43,5 @@ def finishing(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        raise Interrupted("interrupted; the same command goes on from here", received[0])
+        then = "the same command goes on from here" if keeping else "with -o it could be resumed"
+        raise Interrupted(f"interrupted; {then}", received[0])

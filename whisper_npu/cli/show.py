@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Show:
-    """A `batch.Listener`: one bar over seconds of audio; off a terminal, a line a recording.
+    """A `batch.Listener`: one bar over seconds of audio; off a terminal, a line for each of many.
 
     form    what stdout gets: a format, "jsonl" (every event), or "" (nothing: there are files)
     live    whether text is shown as it is heard: with one worker it cannot be mixed up
@@ -80,8 +80,8 @@ class Show:
             self._print(text.removesuffix("\n"))
         for warning in result.warnings:
             self._say(f"warning  {result.recording}: {warning}")
-        if self._bar.disable and (len(self._bytes) != 1 or not self._form):
-            self._say(_line(result))
+        if self._bar.disable and len(self._bytes) != 1:
+            self._say(result_line(result))
 
     def close(self) -> None:
         """Leave the terminal tidy."""
@@ -119,7 +119,8 @@ class Show:
             sys.stderr.flush()
 
 
-def _line(result: Result) -> str:
+def result_line(result: Result) -> str:
+    """What became of a recording, for people."""
     if result.status != DONE:
         return f"{result.status:<8} {result.recording}: {result.reason}"
     rtf = f", RTF {result.elapsed / result.seconds:.2f}" if result.seconds else ""

@@ -311,7 +311,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     prepare = None if cluster else opening.prepare
     batch = Batch(queue, batch_options, opening.describe(subtitles), prepare, show)
     try:
-        with finishing(batch.stop, _say):
+        with finishing(batch.stop, _say, keeping=folder is not None):
             if cluster:
                 from whisper_npu.batch import cluster as boards
 
@@ -321,7 +321,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
                 crew.run(batch, opening.engine, workers, _n_bytes(max_memory))
     finally:
         show.close()
-        _conclude(batch, report)
+        _conclude(batch, report, written=folder is not None)
         if timings:
             _tell_timings(batch)
     raise typer.Exit(batch.report.exit_code)
@@ -377,9 +377,10 @@ def _n_bytes(text: str | None) -> int | None:
         raise OptionError(f"--max-memory {text!r} is no size: 800M, 2G") from error
 
 
-def _conclude(batch: Batch, report: Path | None) -> None:
-    """Say what became of the recordings."""
-    from whisper_npu.batch.report import FAILED
+def _conclude(batch: Batch, report: Path | None, *, written: bool) -> None:
+    """Say what became of the recordings; of a single one, what stdout does not tell."""
+    from whisper_npu.batch.report import FAILED, INTERRUPTED
+    from whisper_npu.cli.show import result_line
     from whisper_npu.pages.batch import page
     from whisper_npu.writers import write
 
@@ -388,6 +389,8 @@ def _conclude(batch: Batch, report: Path | None) -> None:
         _say(batch.report.table())
     elif results and results[0].status == FAILED:
         _say(f"whisper-npu: {results[0].recording}: {results[0].reason}")
+    elif results and written and results[0].status != INTERRUPTED:
+        _say(result_line(results[0]))
     if report is not None:
         as_page = report.suffix.lower() in (".html", ".htm")
         write(report, page(batch.report) if as_page else batch.report.json())
