@@ -132,7 +132,7 @@ class Speakers:
             by_speaker.setdefault(clip.speaker, []).append(clip)
         for same in by_speaker.values():
             self._by_source.setdefault(same[0].source, []).append(same)
-        shares = {"an4": 0.5, "synthetic": 0.2, "fsdd": 0.3}
+        shares = {"an4": 0.55, "synthetic": 0.22, "fsdd": 0.23}
         self._sources = list(self._by_source)
         weights = np.array([shares[source] for source in self._sources])
         self._weights = weights / weights.sum()
@@ -324,20 +324,51 @@ def _level(rng: np.random.Generator, samples: Samples) -> Samples:
     return samples
 
 
-_FILTERS = torch.from_numpy(mel_filters(80))
+_WARPS = np.linspace(0.86, 1.16, 13)
+_STRAIGHT = len(_WARPS)
+
+
+def _warped_filters() -> torch.Tensor:
+    """Mel filters as other vocal tracts would need them, then the true ones: (14, 80, 201).
+
+    Frequencies up to 6 kHz are multiplied by each of _WARPS; above, the line bends to 8 kHz.
+    """
+    true = mel_filters(80)
+    hertz = np.linspace(0, RATE / 2, true.shape[1])
+    banks = []
+    for warp in _WARPS:
+        at = np.interp(hertz, (0, 6000, RATE / 2), (0, 6000 * warp, RATE / 2))
+        banks.append(np.stack([np.interp(at, hertz, row) for row in true]))
+    return torch.from_numpy(np.stack([*banks, true]).astype(np.float32))
+
+
+_FILTERS = _warped_filters()
 _WINDOW = torch.hann_window(400)
 
 
-def log_mel(samples: Samples, loudest: float | None = None) -> torch.Tensor:
+def log_mel(samples: Samples, loudest: float | None = None, warp: int = _STRAIGHT) -> torch.Tensor:
     """Whisper's log-mel of samples (S,): (80, S // 160).
 
     loudest: the greatest log10 power elsewhere in the recording; values 8 below it are cut off.
+    warp: which of the filter banks
     """
     wave = torch.from_numpy(samples)
     spectrum = torch.stft(wave, 400, 160, window=_WINDOW, return_complex=True)[:, :-1]
-    log = (_FILTERS @ spectrum.abs().square()).clamp(min=1e-10).log10()
+    log = (_FILTERS[warp] @ spectrum.abs().square()).clamp(min=1e-10).log10()
     top = max(float(log.max()), loudest if loudest is not None else -10.0)
     return (log.clamp(min=top - 8) + 4) / 4
+
+
+def _mask(rng: np.random.Generator, mel: torch.Tensor) -> None:
+    """SpecAugment: a band and some moments of mel (80, F) become its mean; in place."""
+    mean = mel.mean()
+    if rng.random() < 0.4:
+        low = int(rng.integers(80))
+        mel[low : low + int(rng.integers(1, 12))] = mean
+    if rng.random() < 0.4:
+        for _ in range(1 + mel.shape[1] // 400):
+            first = int(rng.integers(mel.shape[1]))
+            mel[:, first : first + int(rng.integers(1, 12))] = mean
 
 
 @dataclass
@@ -429,7 +460,10 @@ class Windows(torch.utils.data.Dataset[Batch]):
                 samples = spoil(rng, samples, self._recordings, self._rooms)
         loudest = rng.uniform(-2, 3) if rng.random() < (0.5 if silent else 0.1) else None
         mel = torch.zeros(80, round(seconds * 100))
-        part = log_mel(samples, loudest)
+        warp = int(rng.integers(len(_WARPS))) if rng.random() < 0.75 else _STRAIGHT
+        part = log_mel(samples, loudest, warp)
+        if hard:
+            _mask(rng, part)
         mel[:, : part.shape[1]] = part
         if content < seconds:  # the recording ends here: even half a word is all there is
             segments = [

@@ -221,11 +221,11 @@ class Whisper(nn.Module):
 # after a prompt), and the window lengths in seconds with their shares. Too hard too early, and the
 # encoder does not begin to learn.
 PLAN: list[tuple[float, float, dict[float, float]]] = [
-    (0.12, 0.0, {3.0: 0.6, 5.0: 0.4}),
-    (0.40, 0.25, {3.0: 0.5, 5.0: 0.35, 8.0: 0.15}),
-    (0.55, 0.5, {3.0: 0.3, 5.0: 0.3, 8.0: 0.25, 12.0: 0.15}),
-    (0.70, 0.65, {4.0: 0.25, 8.0: 0.4, 30.0: 0.35}),
-    (1.00, 0.7, {4.0: 0.15, 8.0: 0.25, 12.0: 0.2, 30.0: 0.4}),
+    (0.06, 0.0, {3.0: 0.6, 5.0: 0.4}),
+    (0.20, 0.25, {3.0: 0.5, 5.0: 0.35, 8.0: 0.15}),
+    (0.30, 0.5, {3.0: 0.3, 5.0: 0.3, 8.0: 0.25, 12.0: 0.15}),
+    (0.65, 0.6, {4.0: 0.3, 8.0: 0.3, 12.0: 0.1, 30.0: 0.3}),
+    (1.00, 0.6, {4.0: 0.15, 8.0: 0.25, 12.0: 0.15, 30.0: 0.45}),
 ]
 
 
@@ -506,7 +506,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/demo"))
     parser.add_argument("--name", default="last", help="of the checkpoint in the cache")
     parser.add_argument("--resume", type=Path, help="a checkpoint to go on from")
-    parser.add_argument("--steps", type=int, default=4450)
+    parser.add_argument("--steps", type=int, default=12500)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
