@@ -60,7 +60,7 @@ OPTIONS = {
     ),
     "untimed": replace(GREEDY, without_timestamps=True),
     "clipped": replace(GREEDY, clip_timestamps=(0.4, 1.6, 2.0)),
-    "free": replace(GREEDY, suppress_tokens=(), suppress_blank=False, max_initial_timestamp=None),
+    "free": replace(GREEDY, suppress_tokens=(0,), suppress_blank=False, max_initial_timestamp=None),
     "short": replace(GREEDY, sample_len=12, beam_size=2),
 }
 

@@ -126,6 +126,50 @@ def test_gelu(isa: str) -> None:
     assert np.isnan(native.gelu(isa, np.full(1, np.nan, np.float32))).all()
 
 
+@every_isa
+@given(rows=st.integers(1, 3), n=st.integers(1, 2000), seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_log_sum_exp(isa: str, rows: int, n: int, seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((rows, n)) * 30).astype(np.float32)
+    x[rng.random((rows, n)) < 0.3] = -np.inf
+    first = data.draw(st.integers(0, n - 1))
+    exact = reference.log_sum_exp(x[:, first:].astype(np.float64))
+    y = native.log_sum_exp(x, first, isa)
+    np.testing.assert_allclose(y, exact, atol=2e-5)
+
+
+@every_isa
+@given(rows=st.integers(1, 3), n=st.integers(1, 500), seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_largest(isa: str, rows: int, n: int, seed: int, data: st.DataObject) -> None:
+    """All different: which of equals at the end are taken is anybody's."""
+    rng = np.random.default_rng(seed)
+    x = rng.permuted(np.arange(rows * n, dtype=np.float32).reshape(rows, n), axis=1)
+    count = data.draw(st.integers(1, n))
+    values, places = native.largest(x, count, isa)
+    np.testing.assert_array_equal(values, -np.sort(-x, axis=1)[:, :count])
+    np.testing.assert_array_equal(np.take_along_axis(x, places, axis=1), values)
+    for ours, theirs in zip((values, places), reference.largest(x, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@every_isa
+def test_the_earlier_of_equals_comes_first(isa: str) -> None:
+    x = np.array([[1, 5, -np.inf, 5, 1, 5]], np.float32)
+    values, places = native.largest(x, 6, isa)
+    assert values[0].tolist() == [5, 5, 5, 1, 1, -np.inf]
+    assert places[0, :5].tolist() == [1, 3, 5, 0, 4]
+
+
+@every_isa
+def test_log_sum_exp_of_what_is_no_number(isa: str) -> None:
+    x = np.zeros((3, 40), np.float32)
+    x[0], x[1, 7], x[2, 39] = -np.inf, np.inf, np.nan
+    np.testing.assert_equal(native.log_sum_exp(x, 0, isa)[:2], [-np.inf, np.inf])
+    assert np.isnan(native.log_sum_exp(x, 0, isa)[2])
+
+
 def test_a_wrong_size_is_refused() -> None:
     x = np.zeros((2, 8), np.float32)
     panels, scale, sums = native.pack(np.zeros((64, 8), np.float32), 2)

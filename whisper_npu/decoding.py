@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.errors import OptionError
+from whisper_npu.kernels import largest, log_sum_exp
 from whisper_npu.stages import stage
 from whisper_npu.tokenizer import TIME_PRECISION
 
@@ -146,18 +147,10 @@ class TimestampRules:
 
     def _prefer_time(self, logits: Float) -> None:
         """Where all timestamps together are likelier than the likeliest text: a timestamp."""
-        time = _logsumexp(logits[:, self._begin :])  # (B,)
+        time = log_sum_exp(logits, self._begin)  # (B,)
         text = logits[:, : self._begin].max(axis=1)
-        logits[time > text, : self._begin] = NEVER
-
-
-def _logsumexp(logits: Float) -> Float:
-    """(B, V) -> (B,); a row in which everything is banned gives -inf."""
-    peak = logits.max(axis=1, keepdims=True)
-    peak = np.where(np.isfinite(peak), peak, np.float32(0))
-    with np.errstate(divide="ignore"):
-        total: Float = np.log(np.exp(logits - peak).sum(axis=1))
-    return total + peak[:, 0]
+        for row in (time > text).nonzero()[0]:
+            logits[row, : self._begin] = NEVER
 
 
 @dataclass(frozen=True)
@@ -206,7 +199,7 @@ class Sampling:
         self._rng = rng
         self._n = n
         self._live: list[int] = []  # which of the n samples each row is
-        self._logprob = np.zeros(n)
+        self._logprob = [0.0] * n
         self._found: dict[int, Candidate] = {}
 
     def extend(self, logits: Float) -> list[int]:
@@ -215,17 +208,17 @@ class Sampling:
             self._live = list(range(self._n))
             sources = [0] * self._n
             logits = logits[sources]
-        tokens = self._choose(logits)
-        chosen = logits[np.arange(len(tokens)), tokens]
-        self._logprob[self._live] += chosen - _logsumexp(logits)
+        tokens = self._choose(logits).tolist()
+        totals = log_sum_exp(logits).tolist()
         kept = []
         for row, (sample, token) in enumerate(zip(self._live, tokens, strict=True)):
+            self._logprob[sample] += float(logits[row, token]) - totals[row]
             if token == self._eot:
                 so_far = tuple(self.rows[sources[row]])
-                self._found[sample] = Candidate(so_far, float(self._logprob[sample]))
+                self._found[sample] = Candidate(so_far, self._logprob[sample])
             else:
                 kept.append(row)
-        self.rows = [[*self.rows[sources[row]], int(tokens[row])] for row in kept]
+        self.rows = [[*self.rows[sources[row]], tokens[row]] for row in kept]
         self._live = [self._live[row] for row in kept]
         return [sources[row] for row in kept]
 
@@ -237,7 +230,7 @@ class Sampling:
 
     def candidates(self) -> list[Candidate]:
         unfinished = {
-            sample: Candidate(tuple(row), float(self._logprob[sample]))
+            sample: Candidate(tuple(row), self._logprob[sample])
             for sample, row in zip(self._live, self.rows, strict=True)
         }
         found = self._found | unfinished
@@ -290,8 +283,8 @@ class BeamSearch:
     def _continuations(self, logits: Float) -> list[tuple[float, int, int]]:
         """(log-probability, row, token) of each row's best size + 1 tokens, best first."""
         n = min(self._size + 1, logits.shape[1])  # one more than size: one of them may be eot
-        tokens = np.argpartition(-logits, n - 1, axis=1)[:, :n]  # (B, n), in any order
-        chosen = np.take_along_axis(logits, tokens, axis=1) - _logsumexp(logits)[:, None]
+        values, tokens = largest(logits, n)  # (B, n)
+        chosen = values - log_sum_exp(logits)[:, None]
         totals = (self._logprob[:, None] + chosen).ravel()
         best = [i for i in np.argsort(-totals, kind="stable") if totals[i] > NEVER]
         return [(float(totals[i]), int(i) // n, int(tokens.flat[i])) for i in best]
@@ -328,7 +321,7 @@ class Decoder:
             session.close()
         languages = self._tokenizer.language_tokens
         chosen = logits[:, list(languages.values())]  # (1, languages)
-        probabilities = np.exp(chosen[0] - _logsumexp(chosen))
+        probabilities = np.exp(chosen[0] - log_sum_exp(chosen))
         named = dict(zip(languages, probabilities.tolist(), strict=True))
         return named, self._no_speech(logits)
 
@@ -371,7 +364,6 @@ class Decoder:
             logits = session.step(np.array([sot[1:]]))
         sample_len = options.sample_len or self.n_ctx // 2
         for i in range(sample_len):
-            logits = np.array(logits, np.float32)  # ours to change
             for apply in filters:
                 apply(logits, search.rows)
             n_rows = len(search.rows)
@@ -408,7 +400,7 @@ class Decoder:
 
     def _no_speech(self, logits: Float) -> float:
         """Logits after sot (1, V) -> probability that nobody speaks."""
-        return float(np.exp(logits[0, self._tokenizer.no_speech] - _logsumexp(logits)[0]))
+        return float(np.exp(logits[0, self._tokenizer.no_speech] - log_sum_exp(logits)[0]))
 
 
 def compression_ratio(text: str) -> float:

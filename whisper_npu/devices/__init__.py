@@ -36,7 +36,7 @@ class Session(Protocol):
         """Append tokens to each row and predict what follows.
 
         tokens  (B, T)     int64    T > 1 for a prompt, 1 in the loop; B as of the last reorder
-        return  (B, V)     float32  logits after the last token
+        return  (B, V)     float32  logits after the last token, the caller's to change
                 (B, T, V)           with every_position
         """
         ...

@@ -9,10 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from whisper_npu.kernels import tiles
+from whisper_npu.kernels import reference, tiles
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
 
 native: ModuleType | None
 _reason = ""
@@ -34,6 +39,20 @@ def status() -> Status:
     if native is None:
         return Status((), f"no compiled kernels ({_reason}): install again with a C++ compiler")
     return Status(tuple(native.instruction_sets()), "")
+
+
+def log_sum_exp(x: Float, first: int = 0) -> Float:
+    """As `reference.log_sum_exp`, of the columns from `first` on."""
+    if native is None:
+        return reference.log_sum_exp(x[:, first:])
+    total: Float = native.log_sum_exp(x, first)
+    return total
+
+
+def largest(x: Float, count: int) -> tuple[Float, NDArray[np.int64]]:
+    """As `reference.largest`."""
+    found: tuple[Float, NDArray[np.int64]] = (native or reference).largest(x, count)
+    return found
 
 
 # what lies between two matmuls of the NPU: compiled where there is a compiler

@@ -89,6 +89,28 @@ nb::object gelu(const std::string& isa, Vector x) {
   return y.array({x.size()});
 }
 
+nb::object log_sum_exp(Matrix x, int first, const std::string& isa) {
+  const Kernels& kernels = kernels_named(isa);
+  const size_t rows = x.shape(0), n = x.shape(1);
+  require(first >= 0 && (size_t)first <= n, "first is a column");
+  Owned<float> y(rows);
+  for (size_t i = 0; i < rows; ++i)
+    y.data[i] = kernels.log_sum_exp(x.data() + i * n + first, checked_size(n - (size_t)first));
+  return y.array({rows});
+}
+
+nb::tuple largest(Matrix x, int count, const std::string& isa) {
+  const Kernels& kernels = kernels_named(isa);
+  const size_t rows = x.shape(0), n = x.shape(1);
+  require(count > 0 && (size_t)count <= n, "count is 1 to the number of columns");
+  Owned<float> values(rows * (size_t)count);
+  Owned<int64_t> places(rows * (size_t)count);
+  for (size_t i = 0; i < rows; ++i)
+    kernels.largest(x.data() + i * n, checked_size(n), count, values.data + i * (size_t)count,
+                    places.data + i * (size_t)count);
+  return nb::make_tuple(values.array({rows, (size_t)count}), places.array({rows, (size_t)count}));
+}
+
 }  // namespace
 
 }  // namespace whisper_npu
@@ -105,6 +127,8 @@ NB_MODULE(_native, m) {
         "gelu"_a, "residual"_a.none(), "threads"_a);
   m.def("layer_norm", layer_norm, "isa"_a, "x"_a, "weight"_a, "bias"_a);
   m.def("gelu", gelu, "isa"_a, "x"_a);
+  m.def("largest", largest, "x"_a, "count"_a, "isa"_a = "");
+  m.def("log_sum_exp", log_sum_exp, "x"_a, "first"_a = 0, "isa"_a = "");
   bind_engine(m);
   bind_tiles(m);
 }

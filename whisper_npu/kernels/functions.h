@@ -1,5 +1,7 @@
-// Row functions: exp, GELU, layer norm.
+// Row functions: exp, log-sum-exp, the largest, GELU, layer norm.
 #pragma once
+#include <math.h>
+
 #include "simd.h"
 
 namespace whisper_npu::ISA {
@@ -17,6 +19,44 @@ inline F exp2(F x) {
 }
 
 constexpr float kLog2E = 1.44269504f;
+
+// Log of the sum of e^x over n values; -inf where all of them are.
+inline float log_sum_exp(const float* x, int n) {
+  const int whole = n / kLanes * kLanes;
+  F highest = broadcast(-INFINITY);
+  for (int i = 0; i < whole; i += kLanes) highest = max(highest, load(x + i));
+  float peak = maximum(highest);
+  for (int i = whole; i < n; ++i) peak = fmaxf(peak, x[i]);
+  if (!isfinite(peak)) return peak;
+  const F scale = broadcast(kLog2E), shift = broadcast(-kLog2E * peak);
+  F total = broadcast(0);
+  for (int i = 0; i < whole; i += kLanes) total = total + exp2(fma(load(x + i), scale, shift));
+  float rest = 0;
+  for (int i = whole; i < n; ++i) rest += expf(x[i] - peak);
+  return peak + logf(sum(total) + rest);
+}
+
+// The `count` largest of n values and where they are, best first, the earlier of equals first; padded
+// with -inf at 0, which is never found itself.
+inline void largest(const float* x, int n, int count, float* values, int64_t* places) {
+  for (int i = 0; i < count; ++i) values[i] = -INFINITY, places[i] = 0;
+  const int block = 4 * kLanes;
+  for (int begin = 0; begin < n; begin += block) {
+    if (begin + block <= n) {  // most blocks hold nothing new
+      const float* at = x + begin;
+      const F highest = max(max(load(at), load(at + kLanes)),
+                            max(load(at + 2 * kLanes), load(at + 3 * kLanes)));
+      if (!(maximum(highest) > values[count - 1])) continue;
+    }
+    for (int i = begin; i < n && i < begin + block; ++i) {
+      if (!(x[i] > values[count - 1])) continue;
+      int place = count - 1;
+      for (; place > 0 && x[i] > values[place - 1]; --place)
+        values[place] = values[place - 1], places[place] = places[place - 1];
+      values[place] = x[i], places[place] = i;
+    }
+  }
+}
 
 // x * P(N(0, 1) < x), with erf to 2e-7 (Abramowitz and Stegun 7.1.26).
 inline F gelu(F x) {

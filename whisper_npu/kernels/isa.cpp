@@ -123,7 +123,8 @@ Session* make_session(Pool& pool, const Model& model, const Encoded& encoded, in
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {kName,   linear_any,   layer_norm_rows, gelu_all, make_encoder,
-                         project, keep,         make_session};
+const Kernels kernels = {kName,       linear_any, layer_norm_rows, gelu_all,
+                         log_sum_exp, largest,    make_encoder,    project,
+                         keep,        make_session};
 
 }  // namespace whisper_npu::ISA

@@ -100,6 +100,8 @@ struct Kernels {
   void (*layer_norm)(const float* x, int rows, int n, const float* weight, const float* bias,
                      float* y);
   void (*gelu)(const float* x, size_t n, float* y);
+  float (*log_sum_exp)(const float* x, int n);
+  void (*largest)(const float* x, int n, int count, float* values, int64_t* places);
   // What is made refers to the pool and the model, which outlive it.
   Encoder* (*encoder)(Pool& pool, const Model& model);
   // features (n_ctx, stride) -> what every decoder layer attends to

@@ -79,6 +79,27 @@ def softmax(x: Float) -> Float:
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def log_sum_exp(x: Float) -> Float:
+    """(B, V) float32 -> (B,); a row of nothing but -inf gives -inf."""
+    peak = x.max(axis=1, keepdims=True)
+    peak = np.where(np.isfinite(peak), peak, np.float32(0))
+    with np.errstate(divide="ignore"):
+        total: Float = np.log(np.exp(x - peak).sum(axis=1))
+    return total + peak[:, 0]
+
+
+def largest(x: Float, count: int) -> tuple[Float, NDArray[np.int64]]:
+    """The largest values of each row, best first, and their columns.
+
+    x       (B, V)                           float32
+    return  (B, count) float32, (B, count) int64  -inf has no column of its own
+    """
+    columns = np.sort(np.argpartition(-x, count - 1, axis=1)[:, :count], axis=1)  # (B, count)
+    values = np.take_along_axis(x, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
+
+
 def split_heads(x: Float, n_heads: int) -> Float:
     """(..., T, D) -> (..., H, T, D / H)."""
     return np.moveaxis(x.reshape(*x.shape[:-1], n_heads, -1), -2, -3)
