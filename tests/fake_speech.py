@@ -112,7 +112,11 @@ class Watcher:
     begun: list[tuple[str, float]] = field(default_factory=list)
     results: dict[str, Result] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    device: str = ""
     thread: threading.Thread = field(default_factory=threading.current_thread)
+
+    def opened(self, device: str) -> None:
+        self.device = device
 
     def started(self, recording: Recording, seconds: float, done: float) -> None:
         assert threading.current_thread() is self.thread
@@ -143,5 +147,5 @@ def transcribe(
     batch_options = BatchOptions(folder=folder, **{"formats": ("txt", "json")} | options)  # type: ignore[arg-type]  # tests name them
     batch = Batch(find(list(inputs)), batch_options, {"work": work}, prepare, watcher)
     engine = engine or Engine()
-    run(batch, lambda _: engine, n_workers)
+    run(batch, lambda *_: engine, n_workers)
     return watcher, batch

@@ -115,7 +115,7 @@ def test_the_parts_of_an_interrupted_recording_are_kept(tree: Path, tmp_path: Pa
     )
     from whisper_npu.batch.workers import run
 
-    run(batch, lambda _: Engine(on_window=stop))
+    run(batch, lambda *_: Engine(on_window=stop))
     assert watcher.statuses() == {"r0": "done", "r1": "interrupted"}
     assert "1 not begun" in batch.report.table()
     engine = Engine()
@@ -268,7 +268,7 @@ def test_no_engine_is_opened_for_nothing(tree: Path, tmp_path: Path) -> None:
     )
     from whisper_npu.batch.workers import run
 
-    run(batch, lambda _: pytest.fail("opened"))
+    run(batch, lambda *_: pytest.fail("opened"))
     assert set(watcher.statuses().values()) == {"skipped"}
 
 

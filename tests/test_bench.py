@@ -18,6 +18,7 @@ from whisper_npu.cli import app
 from whisper_npu.devices import DeviceOptions
 from whisper_npu.errors import OptionError
 from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.rknpu.soc import SOCS
 from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Clockwork:
         self._n = 0
         self._rows = 1
         if "emulated" in name:
-            self.library, self.plan = Library(), Plan()
+            self.library, self.plan, self.soc = Library(), Plan(), SOCS["rk3588"]
 
     def encode(self, mel: Any, *, observe: None = None) -> None:
         assert mel.shape == (80, 3000)
@@ -144,8 +145,12 @@ def test_what_is_emulated_or_modelled_says_so(on: Callable[[str], measuring.Benc
     assert figures["busiest NPU core"] == "300 ms modelled"
     assert figures["all NPU cores"] == "600 ms modelled"
     assert figures["window on the board"] == "250 ms modelled"
+    assert figures["window with 100 tokens"].endswith(" ms modelled")
+    assert figures["faster than real time"].endswith(" times modelled")
     assert figures["calls of the library"] == "7 emulated"
     assert figures["host time of a window"] == "625 ms"
+    assert figures["our CPU encoder in the same run"] == "3,500 ms"
+    assert figures["host time / CPU encoder"] == "0.179"
     assert found.plan == ("all on the NPU (modelled)",)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from whisper_npu.rknpu import board
 from whisper_npu.rknpu.board import examine, obstacle
+from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,7 @@ def test_armbian_as_installed(tmp_path: Path) -> None:
         "librknnrt": "fail",
         "NPU clock": "pass",
         "memory clock": "warn",
+        "NPU cores": "pass",
     }
     assert "sudo cat" in found["NPU driver"].message  # its version is root's to read
     assert found["permission"].fix == "sudo usermod -aG render $USER, then log in again"
@@ -210,13 +213,13 @@ def test_a_parked_clock(tmp_path: Path) -> None:
 def test_the_emulated_library_answers() -> None:
     from whisper_npu.rknpu import emulator
 
-    answer = board._answer(emulator.library("rk3588"))
+    answer = board._answer(SOCS["rk3588"], emulator.library("rk3588"))
     assert answer.status == "pass"
     assert "emulated rk3588" in answer.message
 
 
 def test_a_library_that_fails_or_crashes(tmp_path: Path) -> None:
-    answer = board._answer(tmp_path / "gone.so")
+    answer = board._answer(SOCS["rk3588"], tmp_path / "gone.so")
     assert answer.status == "fail"
     assert "gone.so" in answer.message
     compiler = shutil.which("cc")
@@ -225,6 +228,48 @@ def test_a_library_that_fails_or_crashes(tmp_path: Path) -> None:
     source = tmp_path / "crash.c"
     source.write_text("__attribute__((constructor)) void f(void) { *(volatile int *)0 = 0; }")
     subprocess.run([compiler, "-shared", "-fPIC", source, "-o", tmp_path / "crash.so"], check=True)
-    answer = board._answer(tmp_path / "crash.so")
+    answer = board._answer(SOCS["rk3566"], tmp_path / "crash.so")
     assert answer.status == "fail"
     assert "ended with code -11" in answer.message
+
+
+# Graphs: the vendor's other road
+
+
+def _compile(folder: Path, target: str, toolchain: str = "2.3.2", n_bytes: int = 4) -> None:
+    folder.mkdir(parents=True)
+    (folder / "encoder.rknn").write_bytes(b"RKNN")
+    manifest = {
+        "target": target, "toolchain": toolchain, "bytes": n_bytes, "precision": "fp16",
+        "window": 30,
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_graphs_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = boards.orange_pi_5(tmp_path / "board")
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache/graphs"
+    assert board.graphs(machine).status == "pass"
+    assert "no graph is compiled" in board.graphs(machine).message
+    _compile(folder / "other", "rk3566")
+    found = board.graphs(machine)
+    assert (found.status, found.fix.split(",")[0]) == (
+        "warn", "whisper-npu compile base --target rk3588",
+    )  # fmt: skip
+    assert "are for rk3566" in found.message
+    _compile(folder / "mine", "rk3588")
+    assert board.graphs(machine).message.endswith("1 compiled for rk3588: fp16 30 s")
+    _compile(folder / "newer", "rk3588", "2.10.0")
+    assert "is 2.3.2, older than a graph made by 2.10.0" in board.graphs(machine).message
+    _compile(folder / "part", "rk3588", n_bytes=5)
+    assert "part/encoder.rknn is not as long" in board.graphs(machine).message
+
+
+def test_graphs_need_the_library_in_its_one_place(tmp_path: Path) -> None:
+    machine = boards.orange_pi_5(tmp_path)
+    library = machine.root / "usr/lib/librknnrt.so"
+    (machine.root / "usr/local/lib").mkdir(parents=True)
+    library.rename(machine.root / "usr/local/lib/librknnrt.so")
+    fix = board.graphs(machine).fix
+    assert fix == f"sudo ln -s {tmp_path}/usr/local/lib/librknnrt.so /usr/lib/librknnrt.so"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -60,15 +61,42 @@ def test_auto_says_why_once_and_goes_on(run: Run, recording: Path) -> None:
 
 
 def test_emulated_is_said_in_plan_and_report(run: Run, recording: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
+    report, name = tmp_path / "report.json", "npu int8 (emulated rk3566)"
     done = run(
         recording, "--device", "npu", "--emulate", "rk3566", "--npu-precision", "int8", "--plan",
-        "--report", report, "-o", tmp_path,
+        "--report", report, "-o", tmp_path, "-f", "all", "--json",
     )  # fmt: skip
     assert done.returncode == 0
-    assert "whisper-npu: npu int8 (emulated rk3566)" in done.stderr
+    assert done.stderr.count(f"whisper-npu: {name}\n") == 1
     assert "plan for emulated rk3566, int8, modelled" in done.stderr
-    assert "int8 (emulated rk3566)" in json.loads(report.read_text())["summary"]["device"]
+    said = json.loads(report.read_text())
+    assert said["summary"]["device"] == said["recordings"][0]["device"] == name
+    assert all(json.loads(line)["device"] == name for line in done.stdout.splitlines())
+    assert json.loads((tmp_path / "a.json").read_text())["device"] == name
+    for form in ("html", "vtt", "lrc"):
+        assert name in (tmp_path / f"a.{form}").read_text()
+    journal = (tmp_path / ".whisper-npu/journal.jsonl").read_text().splitlines()
+    assert json.loads(journal[-1])["device"] == name
+
+
+def test_one_worker_an_npu_core_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(4):
+        noise = 0.1 * np.random.default_rng(i).standard_normal(2 * 16000)
+        soundfile.write(folder / f"{i}.wav", noise, 16000)
+    outputs = []
+    for name, workers in (("one", ["--workers", "1"]), ("each", [])):
+        done = run(
+            folder, "--device", "npu", "--emulate", "rk3588", "-o", tmp_path / name, "-f", "json",
+            "--report", tmp_path / f"{name}.json", *workers,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "RTF" in done.stderr
+        assert not re.search(r"RTF \d+.\d+(?! emulated)[,)]", done.stderr)
+        outputs.append([path.read_bytes() for path in sorted((tmp_path / name).glob("*.json"))])
+    assert len(outputs[0]) == 4
+    assert outputs[0] == outputs[1]
 
 
 FAULT = "rknn_matmul_run:40:-1:-3"  # every run from the 40th on: the second window

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import Device, DeviceOptions, open_device
+from whisper_npu.devices import Device, DeviceOptions, npu_cores, open_device
 from whisper_npu.errors import OptionError
 from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
 
@@ -148,3 +148,25 @@ def test_named_devices() -> None:
     assert DeviceOptions.named("cpu-int8") == DeviceOptions("cpu", "int8")
     npu = DeviceOptions("npu", npu_precision="int8", emulate="rk3566")
     assert DeviceOptions.named("npu-int8", "rk3566") == npu
+
+
+@pytest.mark.parametrize(
+    ("of", "cores", "shares"),
+    [
+        (1, (0, 1, 2), [(0, 1, 2)]),
+        (2, (0, 1, 2), [(0, 2), (1,)]),
+        (3, (0, 1, 2), [(0,), (1,), (2,)]),
+        (4, (0, 2), [(0,), (2,), (0,), (2,)]),
+        (2, (0,), [(0,), (0,)]),
+    ],
+)
+def test_workers_share_the_cores(
+    of: int, cores: tuple[int, ...], shares: list[tuple[int, ...]]
+) -> None:
+    assert [DeviceOptions(share=(i, of)).mine(cores) for i in range(of)] == shares
+
+
+def test_how_many_npu_cores_there_are() -> None:
+    assert npu_cores(DeviceOptions("npu", emulate="rk3588")) == 3
+    assert npu_cores(DeviceOptions("npu", emulate="rk3566")) == 1
+    assert npu_cores(DeviceOptions("cpu")) == 1

@@ -80,7 +80,7 @@ def test_the_rest_of_a_board(tmp_path: Path) -> None:
     assert _named(report, "processor").message == "up to 2.35 GHz, governor schedutil"
     assert _named(report, "memory").message == "7.2 GB free of 8.3 GB"
     assert _named(report, "temperature").message == "43 °C at the hottest place"
-    assert _named(report, "graphs").message == "rknn-toolkit-lite2 2.3.2"
+    assert _named(report, "graphs").message.startswith("rknn-toolkit-lite2 2.3.2")
     assert _named(report, "model").fix == "whisper-npu models pull base"
 
 

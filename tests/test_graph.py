@@ -28,7 +28,8 @@ N_MELS, FRAMES, WIDTH = 80, 20, 6
 class RKNNLite:
     """Behaves as the vendor's: a failed run gives the old outputs again."""
 
-    NPU_CORE_AUTO, NPU_CORE_0_1, NPU_CORE_0_1_2 = 0, 3, 7
+    NPU_CORE_AUTO, NPU_CORE_0, NPU_CORE_1, NPU_CORE_2 = 0, 1, 2, 4
+    NPU_CORE_0_1, NPU_CORE_0_1_2 = 3, 7
     status = 0
     says = ""
     fails: Any = None  # what a run does instead of computing
@@ -95,8 +96,8 @@ def manifest(board: Path, target: str = "rk3588") -> dict[str, Any]:
     return read
 
 
-def opened(board: Path, n_cores: int = 1) -> Graph:
-    return Graph(board, manifest(board), n_cores=n_cores, root=board)
+def opened(board: Path, cores: tuple[int, ...] = ()) -> Graph:
+    return Graph(board, manifest(board), cores=cores, root=board)
 
 
 MEL = np.ones((N_MELS, FRAMES), np.float32)
@@ -146,16 +147,19 @@ def test_a_window_of_another_length(board: Path) -> None:
         opened(board).run(MEL[:, 1:])
 
 
-@pytest.mark.parametrize(("n_cores", "mask"), [(1, 0), (2, 3), (3, 7)])
-def test_cores(board: Path, rknnlite: type[RKNNLite], n_cores: int, mask: int) -> None:
-    opened(board, n_cores)
+MASKS = [((), 0), ((0,), 1), ((1,), 2), ((2,), 4), ((0, 1), 3), ((0, 1, 2), 7)]
+
+
+@pytest.mark.parametrize(("cores", "mask"), MASKS)
+def test_cores(board: Path, rknnlite: type[RKNNLite], cores: tuple[int, ...], mask: int) -> None:
+    opened(board, cores)
     assert rknnlite.mask == mask
 
 
-@pytest.mark.parametrize("n_cores", [0, 4])
-def test_cores_that_are_not_there(board: Path, n_cores: int) -> None:
-    with pytest.raises(DeviceError, match="3 NPU cores"):
-        opened(board, n_cores)
+@pytest.mark.parametrize("cores", [(0, 2), (0, 1, 2, 3), (3,)])
+def test_cores_that_are_not_there(board: Path, cores: tuple[int, ...]) -> None:
+    with pytest.raises(DeviceError, match="cannot run on the NPU cores"):
+        opened(board, cores)
 
 
 @pytest.mark.parametrize(

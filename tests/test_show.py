@@ -29,7 +29,7 @@ def _show(inputs: Path, out: Path | None, form: str, *, live: bool = True) -> No
     recordings = find([inputs])
     show = Show(recordings, form, SubtitleOptions(), live=live)
     batch = Batch(recordings, BatchOptions(out), {}, fake_speech.prepare, show)
-    workers.run(batch, lambda _: fake_speech.Engine())
+    workers.run(batch, lambda *_: fake_speech.Engine())
     show.close()
 
 

@@ -124,18 +124,33 @@ def test_layer_norm(kernel: Any, dtype: str, strip: int, size: float) -> None:
     close(read(out, scale), reference.layer_norm(x, weight, bias), scale)
 
 
-@pytest.mark.parametrize("strip", [4, 8])
-@pytest.mark.parametrize("n_keys", [D, D - 3, 1])
-def test_softmax_ignores_padding(kernel: Any, strip: int, n_keys: int) -> None:
-    scores = (np.random.default_rng(n_keys).standard_normal((M, D)) * 30).astype(np.float32)
+@pytest.mark.parametrize("rows", [M, 70])
+@pytest.mark.parametrize(("width", "strip"), [(4, 4), (8, 8), (8, 4), (4, 8)])
+@pytest.mark.parametrize("n_keys", [D, D - 3, D - 8, 1])
+def test_softmax_ignores_padding(
+    kernel: Any, rows: int, width: int, strip: int, n_keys: int
+) -> None:
+    scores = (np.random.default_rng(n_keys).standard_normal((rows, D)) * 30).astype(np.float16)
     scores[:, n_keys:] = 1e4
-    out, _ = strips_for("float16", strip)
-    total = np.zeros(M, np.float32)
-    kernel.softmax(tiling.tile(scores, 4), n_keys, out, total)
-    expected = reference.softmax(scores[:, :n_keys])
+    tiles_in = tiling.tile(scores, width)
+    out = tiles_in if width == strip else np.ones((D // strip, rows, strip), np.float16)
+    total = np.zeros(rows, np.float32)
+    kernel.softmax(tiles_in, n_keys, out, total)
+    expected = reference.softmax(scores[:, :n_keys].astype(np.float32))
     weights = read(out, None)[:, :n_keys] / total[:, None]
     np.testing.assert_allclose(weights, expected, rtol=6e-4, atol=1e-7)
     assert not read(out, None)[:, n_keys:].any()
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_softmax_of_some_rows_leaves_the_others(kernel: Any, width: int) -> None:
+    scores = np.random.default_rng(4).standard_normal((M, D)).astype(np.float16)
+    tiles_in = tiling.tile(scores, width)
+    kernel.softmax(tiles_in[:, 2:9], D, tiles_in[:, 2:9], np.zeros(7, np.float32))
+    after = tiling.untile(tiles_in, D)
+    assert np.array_equal(after[:2], scores[:2])
+    assert np.array_equal(after[9:], scores[9:])
+    assert (after[2:9].max(axis=1) == 1).all()
 
 
 @pytest.mark.parametrize("order", [(16, 32), (8, 16)])

@@ -124,6 +124,24 @@ class Simulated:
         pass
 
 
+def test_weights_in_a_second_file(
+    random_model: Callable[[str], Path], toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for models above 2 GB, on a small one; `compile` verifies what it has built."""
+    export = toolchain.export
+    monkeypatch.setattr(
+        toolchain, "export", lambda tensors, job: export(tensors, {**job, "protobuf_limit": 1000})
+    )
+    checkpoint = Checkpoint(random_model("micro"))
+    mels = [synthetic_window(checkpoint.dims.n_mels)]
+    compilation = Compilation(checkpoint, toolchain, mels, SYNTHETIC, [], print)
+    sizes = []
+    for target in ("rk3588", "rk3566"):
+        compilation.compile(Recipe(target, window=10))
+        sizes.append((toolchain.scratch / "x.weights").stat().st_size)
+    assert sizes[0] == sizes[1] > 100_000
+
+
 @pytest.fixture
 def demo(demo_model: Path) -> Checkpoint:
     if not (demo_model / "config.json").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def test_each_worker_has_an_engine(tmp_path: Path) -> None:
         if "window 0" in line and int(line.split()[1]) < 3:
             meeting.wait(100)  # a busy machine is slow to start threads
 
-    def open_engine(number: int) -> Engine:
+    def open_engine(number: int, of: int) -> Engine:
+        assert of == 3
         engines[number] = Engine(meet)
         return engines[number]
 
@@ -72,7 +74,7 @@ def test_above_the_limit_one_worker_goes_on_alone(
     monkeypatch.setattr(workers, "anonymous_memory", lambda: 2000)
     engines: list[Engine] = []
 
-    def open_engine(_: int) -> Engine:
+    def open_engine(*_: int) -> Engine:
         engines.append(Engine(lambda _: time.sleep(0.02)))
         return engines[-1]
 
@@ -93,18 +95,20 @@ def test_a_listener_that_fails_ends_the_batch(tmp_path: Path) -> None:
     batch = Batch(recordings, BatchOptions(tmp_path / "out"), {}, prepare, Deaf())
     engine = Engine(lambda _: time.sleep(0.05))
     with pytest.raises(OutputError, match="nobody reads"):
-        workers.run(batch, lambda _: engine)
+        workers.run(batch, lambda *_: engine)
     assert engine.closed
     assert not [each for each in threading.enumerate() if each.name.startswith("worker")]
 
 
 def test_memory_is_told_by_the_system() -> None:
     before = workers.anonymous_memory()
-    ballast = bytearray(64 << 20)
+    ballast = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE)  # not from what malloc keeps
     ballast[::4096] = b"x" * len(ballast[::4096])
     assert workers.anonymous_memory() - before > 50 << 20
 
 
 def test_no_worker_is_no_choice(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="0 workers"):
-        workers.run(_batch(make_texts(tmp_path / "in", 1), tmp_path / "out"), lambda _: Engine(), 0)
+        workers.run(
+            _batch(make_texts(tmp_path / "in", 1), tmp_path / "out"), lambda *_: Engine(), 0
+        )

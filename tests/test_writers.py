@@ -260,3 +260,18 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write(tmp_path / "file" / "below.txt", "text")
     assert (tmp_path / "file").read_text() == "here"
+
+
+def test_an_emulated_device_is_named_where_there_is_a_place() -> None:
+    real = Transcript("", (), "en", None, 1.0, "npu fp16 (rk3588)")
+    emulated = replace(real, device="npu fp16 (emulated rk3588)")
+    changed = {
+        name
+        for name, write in FORMATS.items()
+        if write(real, SubtitleOptions()) != write(emulated, SubtitleOptions())
+    }
+    assert changed == {"json", "html", "vtt", "lrc"}
+    assert all(
+        "(emulated rk3588)" in FORMATS[name](emulated, SubtitleOptions()) for name in changed
+    )
+    assert "rk3588" not in FORMATS["json"](real, SubtitleOptions())

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PYTHONS = ((3, 10), (3, 13))
-_LITE_UNTIL = (3, 12)  # the last Python with a wheel of rknn-toolkit-lite2
 _HOT = 80.0  # degrees Celsius: boards slow down from about 85
 _LITTLE_MEMORY = 600 << 20  # bytes: what base needs
 _DESCRIPTORS = 1024
@@ -101,7 +100,7 @@ def diagnose(
         return Report([], [finding for finding in rest if finding])
     npu = board.examine(machine, library, ask=machine.is_this)
     if detect(machine.root):
-        rest += [_graphs(machine), _descriptors()]
+        rest += [board.graphs(machine), _descriptors()]
     elif device == "auto":
         npu = [_without_npu(machine, npu[0])]
     return Report(npu, [finding for finding in rest if finding])
@@ -158,13 +157,9 @@ def _processor(machine: Machine) -> Finding | None:
 
 
 def _memory(machine: Machine) -> Finding | None:
-    lines = (line.split() for line in machine.text("proc/meminfo").splitlines())
-    sizes = {line[0]: int(line[1]) * 1024 for line in lines if len(line) > 1}  # bytes
-    if "MemTotal:" not in sizes:
+    if (sizes := machine.memory()) is None:
         return None
-    limit = machine.number("sys/fs/cgroup/memory.max") or sizes["MemTotal:"]
-    total = min(limit, sizes["MemTotal:"])
-    free = min(sizes.get("MemAvailable:", 0), total)
+    free, total = sizes
     message = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
     if free >= _LITTLE_MEMORY:
         return Finding("memory", "pass", message)
@@ -219,20 +214,6 @@ def _damage(name: str, folder: Path) -> Finding | None:
             fix = "install whisper-npu again"
         return Finding("model", "fail", str(error), fix)
     return None
-
-
-def _graphs(machine: Machine) -> Finding:
-    """The vendor's Python package for .rknn graphs; without it the NPU still does matmuls."""
-    name, lite = "graphs", "rknn-toolkit-lite2"
-    if version := machine.version_of(lite):
-        return Finding(name, "pass", f"{lite} {version}")
-    if machine.python > _LITE_UNTIL:
-        message = f"{lite}, which runs .rknn graphs, has no wheel for this Python"
-        return Finding(name, "warn", message, "use Python 3.12 or older if you need .rknn graphs")
-    message = f"{lite}, which runs .rknn graphs, is not installed"
-    if machine.version_of("rknn-toolkit2"):
-        message += "; rknn-toolkit2 is the one for PCs"
-    return Finding(name, "warn", message, f"pip install {lite}")
 
 
 def _descriptors() -> Finding | None:

@@ -73,6 +73,16 @@ class Machine:
         words = self.text(path).split()
         return int(words[0]) if words and words[0].isdecimal() else 0
 
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes that are free, and bytes there are, as far as a container may use them."""
+        lines = (line.split() for line in self.text("proc/meminfo").splitlines())
+        sizes = {line[0]: int(line[1]) * 1024 for line in lines if len(line) > 1}
+        if "MemTotal:" not in sizes:
+            return None
+        limit = self.number("sys/fs/cgroup/memory.max") or sizes["MemTotal:"]
+        total = min(limit, sizes["MemTotal:"])
+        return min(sizes.get("MemAvailable:", 0), total), total
+
     def glob(self, pattern: str) -> list[Path]:
         """Files below the root that fit, in order."""
         try:

@@ -245,6 +245,7 @@ class Transcription:
             language=self._language or self.state.language or "en",
             language_probability=self.state.language_probability,
             duration=self._features.duration,
+            device=self._model.device.name,
         )
 
     @stage("encoder")

@@ -42,3 +42,4 @@ class Transcript:
     language: str  # code, such as "en"
     language_probability: float | None  # None: the language was given, not detected
     duration: float  # seconds of audio
+    device: str = ""  # that transcribed it, or the last part of it: "npu fp16 (emulated rk3588)"

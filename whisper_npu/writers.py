@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cache import replacing
 from whisper_npu.errors import OptionError, printable
+from whisper_npu.figures import origin
 from whisper_npu.pages.transcript import audio_source, page
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def spoken(transcript: Transcript) -> list[Segment]:
     return [segment for segment in transcript.segments if segment.text.strip()]
 
 
+def emulated(transcript: Transcript) -> str:
+    """The device, if it is no real one: said wherever a format has a place for it."""
+    return "" if origin(transcript.device) == "measured" else transcript.device
+
+
 def txt(transcript: Transcript, _: SubtitleOptions) -> str:
     """One segment a line."""
     return "".join(f"{line(segment.text)}\n" for segment in spoken(transcript))
@@ -89,7 +95,9 @@ def srt(transcript: Transcript, options: SubtitleOptions) -> str:
 
 def vtt(transcript: Transcript, options: SubtitleOptions) -> str:
     """WebVTT."""
-    return "WEBVTT\n\n" + "".join(
+    device = emulated(transcript)
+    note = f"NOTE {device}\n\n" if device else ""
+    return f"WEBVTT\n\n{note}" + "".join(
         f"{clock(start, hours=False)} --> {clock(end, hours=False)}\n{text}\n\n"
         for start, end, text in cues(transcript, options)
     )
@@ -119,7 +127,8 @@ def csv_(transcript: Transcript, _: SubtitleOptions) -> str:
 
 def lrc(transcript: Transcript, _: SubtitleOptions) -> str:
     """Lyrics: when each line begins."""
-    lines = ["[by:whisper-npu]\n"]
+    device = emulated(transcript)
+    lines = [f"[by:whisper-npu, {device}]\n" if device else "[by:whisper-npu]\n"]
     for segment in spoken(transcript):
         hundredths = max(0, round(segment.start * 100))
         minutes, hundredths = divmod(hundredths, 6000)
@@ -135,6 +144,8 @@ def json_(transcript: Transcript, _: SubtitleOptions) -> str:
         "segments": [segment_record(segment) for segment in transcript.segments],
         "language": transcript.language,
     }
+    if device := emulated(transcript):
+        result["device"] = device
     return json.dumps(result, allow_nan=False)
 
 

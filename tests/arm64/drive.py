@@ -28,7 +28,7 @@ def main(folder: Path, n_cores: int, n_runs: int) -> None:
     shape = manifest["inputs"]["mel"][1:]
     random = np.random.default_rng(0)
     try:
-        graph = Graph(folder, manifest, n_cores=n_cores)
+        graph = Graph(folder, manifest, cores=tuple(range(n_cores)) if n_cores > 1 else ())
     except DeviceError as error:
         print(f"open: {type(error).__name__}: {error}")
         return

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """Who watches a batch; always called from the thread that runs it."""
 
+    def opened(self, device: str) -> None:
+        """A worker has its device, or a board has answered with the name of its."""
+        ...
+
     def started(self, recording: Recording, seconds: float, done: float) -> None:
         """A recording of so many seconds begins; the first `done` of them were done before."""
         ...
@@ -238,8 +242,9 @@ class Batch:
             if job.claim and self._journal:
                 entry = Entry(DONE, self._work, job.source, outputs)
                 self._journal.add(
-                    recording.output, entry, seconds=transcript.duration, elapsed=round(elapsed, 3)
-                )
+                    recording.output, entry, seconds=transcript.duration,
+                    elapsed=round(elapsed, 3), device=transcript.device,
+                )  # fmt: skip
                 job.claim.forget()
         except OutputError as error:
             self._end(recording, _failure(recording, error))
@@ -252,6 +257,7 @@ class Batch:
             language=transcript.language,
             outputs=outputs,
             warnings=job.warnings,
+            device=transcript.device,
         )
         self._end(recording, result, transcript)
 
@@ -271,6 +277,11 @@ class Batch:
         """A recording was stopped before its end; its windows are kept."""
         result = Result(job.recording.name, INTERRUPTED, "run again to continue")
         self._end(job.recording, result)
+
+    def say_opened(self, device: str) -> None:
+        """Report the device, and tell the listener."""
+        self.report.device = device
+        self._calls.put(lambda: self._listener.opened(device))
 
     def say_started(self, job: Job, seconds: float, done: float) -> None:
         """Tell the listener."""

@@ -186,7 +186,7 @@ class _Dispatch:
                 reason = f"{job.recording.name}: every board that had it was lost ({error})"
                 self._batch.fail(job, AudioError(reason))
                 return
-            self._batch.report.device = answer.device
+            self._batch.say_opened(answer.device)
             job.warnings = answer.warnings
             for segment in answer.transcript.segments:
                 self._batch.say_heard(job, segment)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import OutputError
+from whisper_npu.figures import Figure, origin
 from whisper_npu.stages import recording
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Result:
     language: str = ""
     outputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    device: str = ""  # that did it, when done
 
 
 @dataclass
@@ -108,10 +110,11 @@ class Report:
             + (f", {figures[INTERRUPTED]} interrupted" if figures[INTERRUPTED] else "")
             + (f", {figures['not_begun']} not begun" if figures["not_begun"] else ""),
             f"{clock(figures['audio_seconds'])} of audio in {clock(figures['elapsed_seconds'])}"
-            + (f", RTF {figures['rtf']:.3f}" if figures["rtf"] is not None else "")
+            + (f", RTF {Figure(figures['rtf'], '', origin(self.device))}" if figures["rtf"] else "")
             + f", peak memory {figures['peak_rss_bytes'] / 1e6:.0f} MB"
             + (f", {self._hottest:.0f} °C" if self._hottest is not None else "")
-            + (", throttled" if self._throttled else ""),
+            + (", throttled" if self._throttled else "")
+            + (f", on {self.device}" if self.device else ""),
         ]
         lines += [
             f"  {result.status:<11} {result.recording}: {result.reason}"

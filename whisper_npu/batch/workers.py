@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from whisper_npu import cache, find_model
 from whisper_npu.audio import open_audio
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import DeviceOptions, open_device, plan_lines
+from whisper_npu.devices import DeviceOptions, npu_cores, open_device, plan_lines
+from whisper_npu.devices.cores import choose
 from whisper_npu.errors import AudioError, OptionError, OutputError
 from whisper_npu.features import FRAMES_PER_SECOND
+from whisper_npu.machine import Machine
 from whisper_npu.transcribe import Model, Transcription, WindowDone, hear
 from whisper_npu.transcript import Segment, Transcript
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from whisper_npu.writers import SubtitleOptions
 
 _LOOK = 0.2  # seconds between two looks for a signal
+_COPIES = 4  # of the weights: what one worker may need in memory, generously
 
 
 class Run(Protocol):
@@ -97,6 +100,7 @@ class Opening:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._device = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
+        self._door = threading.Lock()
         self._say = say
         self._options = options
         self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
@@ -124,11 +128,24 @@ class Opening:
             stack.callback(features.close)
             return features, tuple(audio.warnings)
 
-    def engine(self, number: int) -> ModelEngine:
-        """A device of its own for each worker. Raises DeviceError, ModelError."""
-        device = open_device(self._checkpoint, self._device)
-        if "emulated" in device.name and self._say and number == 0:
-            self._say(f"whisper-npu: {device.name}")
+    @property
+    def n_workers(self) -> int:
+        """How many are sensible: one for each core of an NPU, as far as the memory reaches."""
+        weights = sum(path.stat().st_size for path in self._checkpoint.folder.glob("*.safetensors"))
+        free, _ = Machine().memory() or (0, 0)
+        return max(1, min(npu_cores(self._device), free // (_COPIES * weights)))
+
+    def engine(self, number: int, of: int = 1) -> ModelEngine:
+        """A device of its own for each worker, with its share of the cores.
+
+        Raises DeviceError, ModelError.
+        """
+        with self._door:  # what is measured or converted at first use happens once
+            threads = self._device.threads
+            if of > 1 and threads is None:
+                threads = max(1, choose().threads // of)
+            options = replace(self._device, share=(number, of), threads=threads)
+            device = open_device(self._checkpoint, options)
         if self._device.plan and self._say and number == 0:
             self._say("\n".join(plan_lines(device)))
         return ModelEngine(Model(self._checkpoint, device), self._options)
@@ -136,13 +153,13 @@ class Opening:
 
 def run(
     batch: Batch,
-    open_engine: Callable[[int], Engine],
+    open_engine: Callable[[int, int], Engine],
     n_workers: int = 1,
     max_memory: int | None = None,
 ) -> None:
     """Work until all recordings have ended, or the batch is stopped.
 
-    open_engine  number of the worker -> its engine, opened when there is work for it
+    open_engine  number of the worker, of how many -> its engine, opened when there is work for it
     max_memory   bytes; above, nothing is prepared ahead and workers leave, but for one
     Raises what ends a batch: ModelError, DeviceError, and bugs; its report is complete then too.
     """
@@ -173,12 +190,12 @@ class _Crew:
     def __init__(
         self,
         batch: Batch,
-        open_engine: Callable[[int], Engine],
+        open_engine: Callable[[int, int], Engine],
         n_workers: int,
         max_memory: int | None,
     ) -> None:
         self.error: BaseException | None = None
-        self._n_staying = n_workers
+        self._n_workers = self._n_staying = n_workers
         self._door = threading.Lock()
         self._batch = batch
         self._open_engine = open_engine
@@ -201,9 +218,9 @@ class _Crew:
         while (job := upcoming.result()) is not None:
             with job.resources:
                 if engine is None:
-                    engine = self._open_engine(number)
+                    engine = self._open_engine(number, self._n_workers)
                     stack.callback(engine.close)
-                    self._batch.report.device = engine.device_name
+                    self._batch.say_opened(engine.device_name)
                 crowded = self._is_above_memory()
                 if not crowded:
                     upcoming = ahead.submit(self._batch.next_job)

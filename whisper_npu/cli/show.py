@@ -13,6 +13,7 @@ from tqdm import tqdm
 from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
 from whisper_npu.errors import OutputError
+from whisper_npu.figures import origin
 from whisper_npu.transcribe import WindowDone, record
 from whisper_npu.transcript import Segment
 from whisper_npu.writers import FORMATS, SubtitleOptions, line
@@ -46,6 +47,7 @@ class Show:
         self._last: dict[Recording, float] = {}
         self._began = time.monotonic()
         self._worked = 0.0
+        self._device = ""
         self._bar = tqdm(
             total=1.0,  # until the first recording tells its length
             unit="s",
@@ -53,6 +55,12 @@ class Show:
             file=sys.stderr,
             bar_format="{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{remaining}{postfix}]",
         )
+
+    def opened(self, device: str) -> None:
+        """Nobody shall take an emulated NPU for a real one."""
+        if device != self._device and origin(device) != "measured":
+            self._say(f"whisper-npu: {device}")
+        self._device = device
 
     def started(self, recording: Recording, seconds: float, done: float) -> None:
         """A recording begins: its length is known now, that of the others is guessed by size."""
@@ -62,7 +70,8 @@ class Show:
     def heard(self, recording: Recording, event: Event) -> None:
         """Show what was heard."""
         if self._form == "jsonl":
-            self._print(dumps({"input": str(recording.path), **record(event)}))
+            device = {} if origin(self._device) == "measured" else {"device": self._device}
+            self._print(dumps({"input": str(recording.path), **record(event), **device}))
         elif self._live and isinstance(event, Segment) and event.text.strip():
             self._print(line(event.text))
         if isinstance(event, WindowDone):
@@ -102,7 +111,8 @@ class Show:
         self._bar.update(max(0.0, seconds - self._last[recording]))
         self._last[recording] = seconds
         if self._worked:
-            self._bar.set_postfix_str(f"RTF {(time.monotonic() - self._began) / self._worked:.2f}")
+            rtf = (time.monotonic() - self._began) / self._worked
+            self._bar.set_postfix_str(f"RTF {_ratio(rtf, self._device)}")
 
     def _print(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stdout):
@@ -123,9 +133,16 @@ def result_line(result: Result) -> str:
     """What became of a recording, for people."""
     if result.status != DONE:
         return f"{result.status:<8} {result.recording}: {result.reason}"
-    rtf = f", RTF {result.elapsed / result.seconds:.2f}" if result.seconds else ""
+    rtf = ""
+    if result.seconds:
+        rtf = f", RTF {_ratio(result.elapsed / result.seconds, result.device)}"
     outputs = ": " + ", ".join(result.outputs) if result.outputs else ""
     return f"{result.status:<8} {result.recording} ({result.seconds:.1f} s{rtf}){outputs}"
+
+
+def _ratio(value: float, device: str) -> str:
+    word = origin(device)
+    return f"{value:.2f}" if word == "measured" else f"{value:.2f} {word}"
 
 
 def _size(recording: Recording) -> int:

@@ -120,7 +120,10 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     watch: Annotated[
         bool, option("--watch", BATCH, "Wait for more recordings, until Ctrl-C.")
     ] = False,
-    workers: Annotated[int, option("--workers", BATCH, "Recordings at a time.")] = 1,
+    workers: Annotated[
+        int | None,
+        option("--workers", BATCH, "Recordings at a time; none: 1, with -o one an NPU core."),
+    ] = None,
     max_memory: Annotated[
         str | None, option("--max-memory", BATCH, "Such as 800M; above, prepare nothing ahead.")
     ] = None,
@@ -304,6 +307,8 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     form = _form(recordings, batch_options, json=json, watch=watch)
     devices = DeviceOptions(**_chosen(ctx, DeviceOptions))
     opening = crew.Opening(model, devices, options, offline=offline, say=_say)
+    if workers is None:  # on stdout, transcripts keep the order of the recordings
+        workers = 1 if folder is None or cluster else opening.n_workers
     show = Show(recordings, form, subtitles, live=workers == 1 and not cluster)
     queue: Iterable[Recording] = recordings
     if watch:

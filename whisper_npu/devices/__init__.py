@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,10 +108,16 @@ class DeviceOptions:
     threads: int | None = None  # of the CPU; None: one for each big core
     npu_path: str = "auto"  # layers, graph (compiled with the vendor's toolchain), or the faster
     npu_cores: int = 1  # for a graph; layers use them all
+    share: tuple[int, int] = (0, 1)  # of the NPU's cores and the CPU's threads: number, of how many
     short_windows: bool = False  # graphs of 10 and 20 s for less sound: an approximation
     emulate: str | None = None  # run the npu device on the emulated NPU of this chip: rk3588
     rknnrt: str | None = None  # the vendor's library, where it is not in its usual place
     plan: bool = False  # tell which layers run where
+
+    def mine(self, cores: Sequence[int]) -> Sequence[int]:
+        """The share of these cores: all of them for one; at least one for each of many."""
+        number, of = self.share
+        return cores[number % len(cores) :: min(of, len(cores))] if of > 1 else cores
 
     @classmethod
     def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
@@ -154,6 +160,18 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     from whisper_npu.devices.npu_path import open_npu
 
     return open_npu(checkpoint, options)
+
+
+def npu_cores(options: DeviceOptions) -> int:
+    """How many NPU cores these options find; 1 without an NPU."""
+    from whisper_npu.devices.npu import find_npu
+
+    if options.device == "cpu":
+        return 1
+    try:
+        return find_npu(options)[0].cores
+    except DeviceError:
+        return 1
 
 
 def plan_lines(device: Device) -> list[str]:

@@ -187,8 +187,8 @@ class NumpyDevice:
             return cross_keys_values(self._model, ops, features)
 
     def window(self, pairs: Sequence[tuple[Float, Float]]) -> Sequence[tuple[Float, Float]]:
-        """As `CpuDevice.window`."""
-        return pairs
+        """As `CpuDevice.window`: theirs may change afterwards."""
+        return [(key.copy(), value.copy()) for key, value in pairs]
 
     def session(
         self, encoded: Sequence[tuple[Float, Float]], *, beams: int = 1, align: bool = False

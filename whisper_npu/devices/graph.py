@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.errors import DeviceError
+from whisper_npu.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices import Device, Observer, Session
+    from whisper_npu.rknpu.soc import Soc
 
     Float = NDArray[np.float32]
 
@@ -84,6 +86,7 @@ class GraphOptions:
 
     precision: str = "fp16"  # or int8
     n_cores: int = 1
+    share: tuple[int, int] = (0, 1)  # which worker, of how many: each gets a core of its own
     short_windows: bool = False  # also those for 10 and 20 s, which must have been compiled
 
 
@@ -103,15 +106,34 @@ def open_graph_device(
     soc = detect(root)
     if soc is None:
         raise DeviceError("no graph can run here: this is no Rockchip board we know")
+    cores = _cores(options, soc, root)
     graphs: dict[int, Runs] = {}
     try:
         for seconds in (FULL_WINDOW, *(SHORTER_WINDOWS if options.short_windows else ())):
             recipe = Recipe(soc.name, options.precision, seconds)
             folder, manifest = find_graph(checkpoint, recipe)
-            graphs[seconds] = Graph(folder, manifest, n_cores=options.n_cores, root=root)
+            graphs[seconds] = Graph(folder, manifest, cores=cores, root=root)
     except DeviceError:
         for graph in graphs.values():
             graph.close()
         raise
     name = f"npu graph {options.precision} ({soc.name}, {options.n_cores} cores)"
     return GraphDevice(graphs, cpu, name)
+
+
+def _cores(options: GraphOptions, soc: Soc, root: Path) -> tuple[int, ...]:
+    """Which cores; none: the vendor's library takes one that is free."""
+    from whisper_npu.rknpu.graph import LIBRARY
+    from whisper_npu.rknpu.trials import usable
+
+    number, of = options.share
+    if not 1 <= options.n_cores <= soc.cores:
+        raise DeviceError(f"{soc.name} has {soc.cores} NPU cores, {options.n_cores} were asked for")
+    if soc.cores == 1 or options.n_cores == of == 1:
+        return ()
+    working = usable(soc, root / LIBRARY, Machine(root))
+    if options.n_cores > len(working):
+        raise DeviceError(f"{options.n_cores} NPU cores were asked for, {len(working)} work")
+    if options.n_cores > 1:
+        return working[: options.n_cores]
+    return (working[number % len(working)],)

@@ -48,13 +48,13 @@ def open_npu(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     except DeviceError as error:
         _log.info("the NPU runs layer by layer: %s", error)
         return layers
-    return _faster(checkpoint, layers, graph)
+    return _faster(checkpoint, layers, graph, options.share[1])
 
 
 def _open_graph(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     decoder = open_device(checkpoint, replace(options, device="cpu"))
     precision = "fp16" if options.npu_precision == "auto" else options.npu_precision
-    chosen = GraphOptions(precision, options.npu_cores, options.short_windows)
+    chosen = GraphOptions(precision, options.npu_cores, options.share, options.short_windows)
     try:
         return open_graph_device(checkpoint, decoder, chosen, Path("/"))
     except DeviceError:
@@ -62,8 +62,8 @@ def _open_graph(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
         raise
 
 
-def _faster(checkpoint: Checkpoint, layers: Device, graph: Device) -> Device:
-    seconds = [_window_seconds(checkpoint, device) for device in (layers, graph)]
+def _faster(checkpoint: Checkpoint, layers: Device, graph: Device, n_workers: int) -> Device:
+    seconds = [_window_seconds(checkpoint, device, n_workers) for device in (layers, graph)]
     _log.info(
         "one window, measured here: %s %.0f ms, %s %.0f ms",
         layers.name, 1e3 * seconds[0], graph.name, 1e3 * seconds[1],
@@ -73,10 +73,10 @@ def _faster(checkpoint: Checkpoint, layers: Device, graph: Device) -> Device:
     return taken
 
 
-def _window_seconds(checkpoint: Checkpoint, device: Device) -> float:
+def _window_seconds(checkpoint: Checkpoint, device: Device, n_workers: int) -> float:
     """Of encoding 30 s: the better of two runs after one to warm up, measured once."""
     path = cache.folder() / "npu-path.json"
-    key = f"{cache.fingerprint(checkpoint.folder)} {device.name}"
+    key = f"{cache.fingerprint(checkpoint.folder)} {device.name}, one of {n_workers}"
     known = cache.remembered(path)
     if key not in known:
         mel = np.ones((checkpoint.dims.n_mels, 3000), np.float32)

@@ -19,7 +19,7 @@ from whisper_npu.model import Conv
 from whisper_npu.rknpu.cores import Cores, Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from whisper_npu.checkpoint import Dimensions
     from whisper_npu.devices.npu.weights import Entry, Image
@@ -36,6 +36,7 @@ class Work:
     n: int
     precision: Precision
     count: int
+    half: bool = False  # the result is float16
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,15 @@ def modelled(image: Image, dims: Dimensions) -> Plan:
     )
 
 
-def measured(image: Image, dims: Dimensions, library: Library, n_threads: int) -> Plan:
-    """From times taken on this machine, once for each shape of layer and version of the library."""
-    cores = Cores(library, image.soc, n_threads)
+def measured(
+    image: Image, dims: Dimensions, library: Library, n_threads: int,
+    numbers: Sequence[int] | None = None,
+) -> Plan:  # fmt: skip
+    """From times taken on this machine, once for each shape of layer and version of the library.
+
+    numbers  of the NPU's cores; None: all
+    """
+    cores = Cores(library, image.soc, n_threads, numbers)
     try:
         version = cores.version()[0].split()[0]
         path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
@@ -128,7 +135,7 @@ def measured(image: Image, dims: Dimensions, library: Library, n_threads: int) -
         plan = _plan(
             image, dims,
             f"plan for {image.soc.name}, {image.precision}, measured with librknnrt {version}",
-            lambda works: time_of("npu", bench.npu, works),
+            lambda works: time_of(f"npu x {cores.n_cores}", bench.npu, works),
             lambda works: time_of("cpu", bench.cpu, works),
         )  # fmt: skip
         cache.remember(path, known)
@@ -171,7 +178,7 @@ def _attention(soc: Soc, dims: Dimensions) -> list[Work]:
         soc.orders["fp16"].padded_k(dims.n_audio_ctx),
     )
     return [
-        Work(dims.n_audio_ctx, width, n_keys, "fp16", dims.n_audio_head),
+        Work(dims.n_audio_ctx, width, n_keys, "fp16", dims.n_audio_head, half=True),
         Work(dims.n_audio_ctx, n_keys, width, "fp16", dims.n_audio_head),
     ]
 
@@ -189,7 +196,8 @@ def _glue_elements(dims: Dimensions) -> float:
 def _npu_model(soc: Soc, work: Work) -> float:
     """A layer with several calls shares them out; one with one call is split by outputs."""
     if work.count > 1 or soc.cores == 1:
-        one = soc.matmul_seconds(work.m, work.k, work.n, work.precision, 4)
+        c_bytes = 2 if work.half else 4
+        one = soc.matmul_seconds(work.m, work.k, work.n, work.precision, c_bytes)
         return work.count * one / soc.cores_speedup
     part = soc.matmul_seconds(work.m, work.k, -(-work.n // soc.cores), work.precision, 4)
     return soc.cores * part / soc.cores_speedup
@@ -203,7 +211,7 @@ class _Bench:
         self._memory: dict[str, Memory] = {}
 
     def npu(self, work: Work) -> None:
-        parts = self._cores.soc.cores if work.count == 1 else 1
+        parts = self._cores.n_cores if work.count == 1 else 1
         align = self._cores.soc.orders[work.precision].align_n
         n = max(work.n // parts // align, 1) * align
         width = 1 if work.precision == "int8" else 2
@@ -213,7 +221,7 @@ class _Bench:
 
         def run(i: int) -> None:
             shape = work.m, work.k, n
-            self._cores.multiply(shape, work.precision, (a, b, c[i % len(c)]))
+            self._cores.multiply(shape, work.precision, (a, b, c[i % len(c)]), half=work.half)
 
         self._cores.each(run, range(work.count * parts))
 

@@ -11,6 +11,7 @@ namespace whisper_npu::ISA {
 namespace {
 
 constexpr int kBlock = 16, kParts = kBlock / 4;  // rows at a time, and in pieces of 16 floats
+constexpr int kTall = 32, kAhead = 4;  // rows of scores at a time, strips fetched ahead
 
 inline int at_most(int n, int limit) { return n < limit ? n : limit; }
 
@@ -154,14 +155,15 @@ struct Block {
   }
 };
 
-// 4 rows of 4 values -> one value for each row, 4 times
-template <class Combine>
+// Rows of W values -> one value for each row, W times
+template <int W = 4, class Combine>
 inline F by_row(F a, Combine&& combine) {
   float all[kLanes];
   store(all, a);
-  for (int i = 0; i < kLanes; i += 4) {
-    const float x = combine(combine(all[i], all[i + 1]), combine(all[i + 2], all[i + 3]));
-    all[i] = all[i + 1] = all[i + 2] = all[i + 3] = x;
+  for (int i = 0; i < kLanes; i += W) {
+    float x = all[i];
+    for (int j = 1; j < W; ++j) x = combine(x, all[i + j]);
+    for (int j = 0; j < W; ++j) all[i + j] = x;
   }
   return load(all);
 }
@@ -292,55 +294,94 @@ void norm(const Product& stream, const float* weight, const float* bias, const O
   }
 }
 
-// out: e^(score - peak), of which each row sums to `total`
-void softmax(const Product& scores, int n_keys, const Operand& out, float* total) {
-  const int whole = n_keys / 4, rest = n_keys % 4;
+inline F load_halves(const uint16_t* p, int n) {  // the first n, then zeros
+  if (n == kLanes) return load_fp16(p);
+  uint16_t all[kLanes] = {};
+  memcpy(all, p, sizeof(uint16_t) * (size_t)n);
+  return load_fp16(all);
+}
+inline void store_halves(uint16_t* p, int n, F a) {
+  if (n == kLanes) return store_fp16(p, a);
+  uint16_t all[kLanes];
+  store_fp16(all, a);
+  memcpy(p, all, sizeof(uint16_t) * (size_t)n);
+}
+
+// The same rows in strips of another width: both are multiples of 4 columns.
+void restrip(const Operand& from, const Operand& to, int row, int n_rows) {
+  const int in = from.width, out = to.width;
+  for (int column = 0; column < in * from.strips; column += 4)
+    for (int i = row; i < row + n_rows; ++i)
+      memcpy((uint16_t*)to.values + (size_t)(column / out) * to.stride + (size_t)i * out + column % out,
+             (const uint16_t*)from.values + (size_t)(column / in) * from.stride + (size_t)i * in + column % in, 8);
+}
+
+// e^(score - peak), of which each row sums to `total`, where the scores were; W columns in a strip.
+// Twice over a block of rows that stays in the cache, and is tall enough to be fetched well.
+template <int W, bool Whole>
+void weigh(const Operand& scores, int n_keys, int row, float* total) {
+  constexpr int kRows = kLanes / W;  // of a part
+  const int n_rows = Whole ? kTall : scores.rows - row, parts = (n_rows + kRows - 1) / kRows;
+  const int whole = n_keys / W, rest = n_keys % W;
   float kept[kLanes], lowered[kLanes];  // of the strip that is part padding
   for (int i = 0; i < kLanes; ++i) {
-    kept[i] = i % 4 < rest ? 1 : 0;
-    lowered[i] = i % 4 < rest ? 0 : -INFINITY;
+    kept[i] = i % W < rest ? 1 : 0;
+    lowered[i] = i % W < rest ? 0 : -INFINITY;
   }
-  const F log2e = broadcast(kLog2E), zero = broadcast(0);
-  Reader<float> reader(scores);
-  write(out, [&](auto writer) {
-    constexpr int G = decltype(writer)::kStrips;
-    for (int row = 0; row < scores.rows; row += kBlock) {
-      F peak[kParts], sum[kParts];
-      const int parts = at_most((scores.rows - row + 3) / 4, kParts);
-      for (int p = 0; p < kParts; ++p) peak[p] = broadcast(-INFINITY), sum[p] = zero;
-      for (int j = 0; j < whole; ++j) {
-        reader.fetch(j + 6, row);
-        for (int p = 0; p < parts; ++p) peak[p] = max(peak[p], reader.raw(j, row + 4 * p));
-      }
-      for (int p = 0; p < parts; ++p) {
-        if (rest) peak[p] = max(peak[p], reader.raw(whole, row + 4 * p) + load(lowered));
-        peak[p] = by_row(peak[p], larger) * broadcast(-kLog2E);
-      }
-      for (int strip = 0; strip < out.strips; ++strip)
-        for (int p = 0; p < parts; ++p) {
-          F e[G];
-          for (int g = 0; g < G; ++g) {
-            const int j = strip * G + g;
-            if (j < whole) {
-              e[g] = exp2(fma(reader.raw(j, row + 4 * p), log2e, peak[p]));
-            } else if (j == whole && rest) {
-              const F x = reader.raw(j, row + 4 * p) + load(lowered);
-              e[g] = exp2(fma(x, log2e, peak[p])) * load(kept);
-            } else {
-              e[g] = zero;
-            }
-            sum[p] = sum[p] + e[g];
-          }
-          writer.put_rows(strip, row + 4 * p, e);
-        }
-      for (int p = 0; p < parts; ++p) {
-        float all[kLanes];
-        store(all, by_row(sum[p], plus));
-        for (int i = 0; i < at_most(scores.rows - row - 4 * p, 4); ++i)
-          total[row + 4 * p + i] = all[4 * i];
-      }
-    }
-  });
+  const F log2e = broadcast(kLog2E), keep = load(kept), lower = load(lowered);
+  F peak[kTall], sum[kTall];
+  for (int p = 0; p < parts; ++p) peak[p] = broadcast(-INFINITY), sum[p] = broadcast(0);
+  const auto each = [&](int strip, auto&& use) {  // part of a strip
+    uint16_t* at = (uint16_t*)scores.values + (size_t)strip * scores.stride + (size_t)row * W;
+    for (int p = 0; p < parts; ++p)
+      use(p, at + p * kLanes, Whole ? kLanes : at_most(n_rows * W - p * kLanes, kLanes));
+  };
+  for (int j = 0; j < whole; ++j)
+    each(j, [&](int p, uint16_t* at, int n) {
+      if (p % (32 / kLanes) == 0 && j + kAhead < whole)
+        __builtin_prefetch(at + kAhead * scores.stride);
+      peak[p] = max(peak[p], load_halves(at, n));
+    });
+  if (rest)
+    each(whole, [&](int p, uint16_t* at, int n) {
+      peak[p] = max(peak[p], load_halves(at, n) + lower);
+    });
+  for (int p = 0; p < parts; ++p) peak[p] = by_row<W>(peak[p], larger) * broadcast(-kLog2E);
+  for (int j = 0; j < whole; ++j)
+    each(j, [&](int p, uint16_t* at, int n) {
+      const F e = exp2(fma(load_halves(at, n), log2e, peak[p]));
+      sum[p] = sum[p] + e;
+      store_halves(at, n, e);
+    });
+  if (rest)
+    each(whole, [&](int p, uint16_t* at, int n) {
+      const F e = exp2(fma(load_halves(at, n) + lower, log2e, peak[p])) * keep;
+      sum[p] = sum[p] + e;
+      store_halves(at, n, e);
+    });
+  for (int j = whole + (rest > 0); j < scores.strips; ++j)
+    each(j, [&](int, uint16_t* at, int n) { store_halves(at, n, broadcast(0)); });
+  for (int p = 0; p < parts; ++p) {
+    float all[kLanes];
+    store(all, by_row<W>(sum[p], plus));
+    for (int i = 0; i < kRows && p * kRows + i < n_rows; ++i)
+      total[row + p * kRows + i] = all[i * W];
+  }
+}
+
+template <int W>
+void softmax_of(const Operand& scores, int n_keys, const Operand& out, float* total) {
+  for (int row = 0; row < scores.rows; row += kTall) {
+    const int n_rows = at_most(scores.rows - row, kTall);
+    n_rows == kTall ? weigh<W, true>(scores, n_keys, row, total)
+                    : weigh<W, false>(scores, n_keys, row, total);
+    if (out.values != scores.values) restrip(scores, out, row, n_rows);
+  }
+}
+
+void softmax(const Operand& scores, int n_keys, const Operand& out, float* total) {
+  scores.width == 8 ? softmax_of<8>(scores, n_keys, out, total)
+                    : softmax_of<4>(scores, n_keys, out, total);
 }
 
 void keys(const Product& product, const Heads& out) {
@@ -386,12 +427,15 @@ void values(const Product& product, const Heads& out) {
 
 void rows(const Product& product, float* out, size_t stride) {
   read(product, [&](auto& reader) {
-    for (int row = 0; row < product.rows; row += 4)
+    for (int block = 0; block < product.rows; block += kBlock)
       for (int j = 0; j < product.strips; ++j) {
-        float all[kLanes];
-        store(all, reader.at(j, row));
-        for (int i = 0; i < at_most(product.rows - row, 4); ++i)
-          memcpy(out + (size_t)(row + i) * stride + 4 * (size_t)j, all + 4 * i, 16);
+        reader.fetch(j + 4, block);
+        for (int row = block; row < at_most(product.rows, block + kBlock); row += 4) {
+          float all[kLanes];
+          store(all, reader.at(j, row));
+          for (int i = 0; i < at_most(product.rows - row, 4); ++i)
+            memcpy(out + (size_t)(row + i) * stride + 4 * (size_t)j, all + 4 * i, 16);
+        }
       }
   });
 }

@@ -41,7 +41,7 @@ struct TileKernels {
   void (*add)(const Product& product, const Operand& stream);
   void (*layer_norm)(const Product& stream, const float* weight, const float* bias,
                      const Operand& out);
-  void (*softmax)(const Product& scores, int n_keys, const Operand& out, float* total);
+  void (*softmax)(const Operand& scores, int n_keys, const Operand& out, float* total);
   void (*keys)(const Product& product, const Heads& out);
   void (*values)(const Product& product, const Heads& out);
   void (*rows)(const Product& product, float* out, size_t stride);

@@ -6,7 +6,7 @@ here becomes row-major on its way, except in `rows`, which leaves the NPU.
 Orders, all C-contiguous in their last axis (widths s, n, k: `rknpu.soc`):
     product  (N/4, M, 4)       float32 or int32  what a matmul left (C)
     stream   (D/4, M, 4)       float32           the residual stream, in the order of C
-    strips   (K/s, M, s)       float16 or int8   operand of the next matmul (A)
+    strips   (K/s, M, s)       float16 or int8   operand of the next matmul (A); scores
     tiles    (N/n, K/k, n, k)  float16           operand made at run time (B)
 
 Any array may be a slice along its first axis (channels) or its second (rows), so callers divide
@@ -109,15 +109,18 @@ def layer_norm(
     _store(reference.layer_norm(_rows(stream), weight, bias), out, out_scale)
 
 
-def softmax(scores: Float, n_keys: int, out: Half, total: Float) -> None:
+def softmax(scores: Half, n_keys: int, out: Half, total: Float) -> None:
     """Attention weights of one head, each row a multiple of what it should be.
 
-    scores  (N/4, M, 4)  float32  scaled dot products; columns from n_keys on are padding
-    out     (N/s, M, s)  float16  e^(score - largest of the row), in [0, 1], the padding zero
+    scores  (N/w, M, w)  float16  scaled dot products; columns from n_keys on are padding; spoilt
+    out     (N/s, M, s)  float16  e^(score - largest of the row), in [0, 1], the padding zero; may
+                                  be `scores`
     total   (M,)         float32  written: what each row sums to; divide the products by it
+
+    Widths are 4 or 8. The arithmetic is float32; the scores are as the NPU rounds them.
     """
-    rows = _rows(scores)[:, :n_keys]
-    weights = np.zeros((scores.shape[1], scores.shape[0] * 4), np.float32)
+    rows = _rows(scores)[:, :n_keys].astype(np.float32)
+    weights = np.zeros((scores.shape[1], scores.shape[0] * scores.shape[2]), np.float32)
     weights[:, :n_keys] = np.exp(rows - rows.max(axis=1, keepdims=True))
     total[:] = weights.sum(axis=1)
     _store(weights, out, None)

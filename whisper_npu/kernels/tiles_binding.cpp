@@ -153,13 +153,16 @@ void layer_norm(const In3& stream, const In& weight, const In& bias, const Out3&
   kernels.layer_norm(from, weight.data(), bias.data(), to);
 }
 
-void softmax(const In3& scores, int n_keys, const Out3& out, const Out& total,
+void softmax(const Out3& scores, int n_keys, const Out3& out, const Out& total,
              const std::string& isa) {
-  const Product from = stream_of(scores);
-  const Operand to = operand_of(out, {});
-  need(to.element == Element::kHalf, "weights are float16");
-  same(from, to);
-  need(n_keys > 0 && n_keys <= 4 * from.strips, "n_keys is 1 to the number of columns");
+  const Operand from = operand_of(scores, {}), to = operand_of(out, {});
+  need(from.element == Element::kHalf && to.element == Element::kHalf,
+       "scores and weights are float16");
+  need(from.width * from.strips == to.width * to.strips && from.rows == to.rows,
+       "out has another shape");
+  need(from.values != to.values || (from.width == to.width && from.stride == to.stride),
+       "in place means in the same order");
+  need(n_keys > 0 && n_keys <= from.width * from.strips, "n_keys is 1 to the number of columns");
   need(total.shape(0) == (size_t)from.rows, "total has another size");
   const TileKernels& kernels = kernels_for(isa);
   nb::gil_scoped_release release;

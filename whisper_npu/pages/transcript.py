@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from whisper_npu.figures import origin
 from whisper_npu.pages import render
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def page(transcript: Transcript, title: str, audio: str | None = None) -> str:
     details = [clock(transcript.duration), f"language {transcript.language}"]
     if transcript.language_probability is not None:
         details[1] += f" ({transcript.language_probability:.0%} sure)"
+    if origin(transcript.device) != "measured":
+        details.append(transcript.device)
     return render(
         "transcript",
         title=title,

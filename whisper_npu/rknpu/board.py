@@ -7,11 +7,13 @@ Versions and messages are those that users of these boards reported; none was tr
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+from whisper_npu.errors import DeviceFault
 from whisper_npu.machine import Finding
+from whisper_npu.rknpu import trials
+from whisper_npu.rknpu.graph import LIBRARY as GRAPH_LIBRARY
+from whisper_npu.rknpu.recipe import GRAPH, graphs_folder, manifests
 from whisper_npu.rknpu.soc import Soc, detect
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ _DRIVER_VERSIONS = (  # the first needs root
 )
 _OLDEST_DRIVER = (0, 9, 6)  # with older ones, users met refused core masks and failing matmuls
 _SLOW = 0.8  # of the top clock
+_LITE_UNTIL = (3, 12)  # the last Python with a wheel of rknn-toolkit-lite2
 
 
 def examine(machine: Machine, library: Path | None = None, *, ask: bool = False) -> list[Finding]:
@@ -64,8 +67,10 @@ def examine(machine: Machine, library: Path | None = None, *, ask: bool = False)
         return [_no_chip(machine)]
     findings = [_chip(machine, soc), *_kernel(machine), _library(machine, library)]
     findings += _clocks(machine)
+    if cores := _cores(machine, soc):
+        findings.append(cores)
     if ask and all(finding.status != "fail" for finding in findings):
-        findings.append(_answer(_find_library(machine, library)))
+        findings.append(_answer(soc, _find_library(machine, library)))
     return findings
 
 
@@ -211,7 +216,7 @@ def _library(machine: Machine, given: Path | None) -> Finding:
     if data[:5] != b"\x7fELF\x02" or data[18:20] != _ELF.get(machine.architecture):
         message = f"{path} is not a library for {machine.architecture}"
         return Finding(name, "fail", message, _GET_LIBRARY)
-    found = re.search(rb"librknnrt version: ((\d+)\.\d+[\w.]*)", data)
+    found = re.search(_VERSION, data)
     if found is None:
         return Finding(name, "warn", f"{path} does not tell its version", _GET_LIBRARY)
     version = found[1].decode()
@@ -220,24 +225,89 @@ def _library(machine: Machine, given: Path | None) -> Finding:
     return Finding(name, "pass", f"{version} in {path}")
 
 
+_VERSION = rb"librknnrt version: ((\d+)\.\d+[\w.]*)"
 _ELF = {"aarch64": b"\xb7\0", "x86_64": b"\x3e\0"}  # e_machine
 
 
-def _answer(library: Path) -> Finding:
+def _answer(soc: Soc, library: Path) -> Finding:
     """Let a child process multiply on the NPU: a vendor's library may crash."""
-    name = "NPU"
-    command = [sys.executable, "-m", "whisper_npu.rknpu.probe", str(library)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except subprocess.TimeoutExpired:
-        message = "a small matmul did not come back within a minute"
-        return Finding(name, "fail", message, "reboot, and look at dmesg for RKNPU")
-    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    if done.returncode == 0 and said:
-        return Finding(name, "pass", said[-1])
-    reason = said[-1] if said else f"ended with code {done.returncode}"
-    fix = "look at dmesg for RKNPU, and update kernel and librknnrt"
-    return Finding(name, "fail", f"a small matmul failed: {reason}", fix)
+        answer = trials.ask(library, 0 if soc.cores > 1 else None)
+    except DeviceFault as fault:
+        fix = "look at dmesg for RKNPU, update kernel and librknnrt, and reboot"
+        return Finding("NPU", "fail", str(fault), fix)
+    return Finding("NPU", "pass", answer)
+
+
+def _cores(machine: Machine, soc: Soc) -> Finding | None:
+    """Which cores take part; the NPU's first use finds out."""
+    name, found = "NPU cores", trials.outcomes(soc, machine)
+    if left_out := {core: said for core, said in found.items() if said != trials.WORKS}:
+        message = "; ".join(f"core {core} is left out: {said}" for core, said in left_out.items())
+        return Finding(name, "warn", message, f"rm {trials.notes()} to try again")
+    if len(found) < soc.cores - 1:
+        return Finding(name, "pass", "core 0; the others are tried when the NPU is first used")
+    return Finding(name, "pass", f"all {soc.cores} work") if soc.cores > 1 else None
+
+
+# The other road: whole graphs, through the vendor's Python package
+
+
+def graphs(machine: Machine) -> Finding:
+    """What .rknn graphs need; without them the NPU still runs layer by layer."""
+    name, lite, soc = "graphs", "rknn-toolkit-lite2", detect(machine.root)
+    version = machine.version_of(lite)
+    if not version and machine.python > _LITE_UNTIL:
+        message = f"{lite}, which runs .rknn graphs, has no wheel for this Python"
+        return Finding(name, "warn", message, "use Python 3.12 or older if you need .rknn graphs")
+    if not version:
+        message = f"{lite}, which runs .rknn graphs, is not installed"
+        if machine.version_of("rknn-toolkit2"):
+            message += "; rknn-toolkit2 is the one for PCs"
+        return Finding(name, "warn", message, f"pip install {lite}")
+    library = machine.root / GRAPH_LIBRARY
+    if not library.exists():
+        found = _find_library(machine, None)
+        fix = f"sudo ln -s {found} /{GRAPH_LIBRARY}" if found.is_file() else _GET_LIBRARY
+        message = f"{lite} {version} looks for /{GRAPH_LIBRARY} and nowhere else: it is missing"
+        return Finding(name, "warn", message, fix)
+    return _compiled(f"{lite} {version}", soc.name if soc else "", library)
+
+
+def _compiled(package: str, chip: str, library: Path) -> Finding:
+    """Which graphs are there, and whether they can run."""
+    name, known = "graphs", manifests()
+    mine = {folder: each for folder, each in known.items() if each.get("target") == chip}
+    compile_it = f"whisper-npu compile base --target {chip}, on a PC, and copy what it prints"
+    if not mine:
+        others = ", ".join(sorted({str(each.get("target")) for each in known.values()}))
+        if others:
+            message = f"{package}, but the graphs in {graphs_folder()} are for {others}"
+            return Finding(name, "warn", message, compile_it)
+        return Finding(name, "pass", f"{package}; no graph is compiled: layer by layer, then")
+    for folder, each in mine.items():
+        file = folder / GRAPH
+        if not file.is_file() or file.stat().st_size != each.get("bytes"):
+            return Finding(name, "warn", f"{file} is not as long as it was made", compile_it)
+    newest = max((str(each.get("toolchain")) for each in mine.values()), key=_numbers)
+    runtime = _version(library)
+    if runtime and _numbers(runtime) < _numbers(newest):
+        message = f"/{GRAPH_LIBRARY} is {runtime}, older than a graph made by {newest}"
+        return Finding(name, "warn", message, _GET_LIBRARY)
+    kinds = sorted(f"{each.get('precision')} {each.get('window')} s" for each in mine.values())
+    return Finding(name, "pass", f"{package}, {len(mine)} compiled for {chip}: {', '.join(kinds)}")
+
+
+def _version(library: Path) -> str:
+    try:
+        found = re.search(_VERSION, library.read_bytes())
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 # Clocks

@@ -20,7 +20,7 @@ from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.librknnrt import MatmulType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +34,7 @@ KINDS: dict[Precision, MatmulType] = {
     "fp16": MatmulType.F16_F16_F32,
     "int8": MatmulType.I8_I8_I32,
 }
+HALF_STRIPS = (4, 8)  # widths of a float16 result that the glue reads
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,30 @@ class Piece:
 
 
 class Cores:
-    """The NPU of one chip. Raises DeviceError when it cannot be used, DeviceFault from any run."""
+    """Some cores of one chip: their numbers, or None for all.
 
-    def __init__(self, library: Library, soc: Soc, n_threads: int) -> None:
+    Raises DeviceError when the NPU cannot be used, DeviceFault from any run.
+    """
+
+    def __init__(
+        self, library: Library, soc: Soc, n_threads: int, numbers: Sequence[int] | None = None
+    ) -> None:
         self.library = library
         self.soc = soc
+        numbers = range(soc.cores) if numbers is None else numbers
+        self.n_cores = len(numbers)
         _allow_many_files()
         order = soc.orders["fp16"]
         self._keeper = library.matmul((1, order.align_k, order.align_n), KINDS["fp16"])
-        self._contexts: dict[tuple[int | None, Shape, Precision], _Context] = {}
+        self._contexts: dict[tuple[int | None, Shape, MatmulType], _Context] = {}
         self._free: SimpleQueue[int | None] = SimpleQueue()
-        for core in range(soc.cores):
+        for core in numbers:
             self._free.put(core if soc.cores > 1 else None)
-        self.n_threads = max(n_threads, soc.cores)
+        self.n_threads = max(n_threads, self.n_cores)
         self._threads = ThreadPoolExecutor(self.n_threads, thread_name_prefix="npu")
         try:
             self._compare_order()
+            self.half_strip = self._half_strip()
         except DeviceError:
             self.close()
             raise
@@ -87,6 +96,19 @@ class Cores:
                     f"{self.soc.name} is known to; is it another chip? Use --device cpu"
                 )
 
+    def _half_strip(self) -> int:
+        """Columns in a strip of a float16 result: no header tells, so the library is asked."""
+        order = self.soc.orders["fp16"]
+        shape = 16, order.padded_k(16), order.padded_n(16)
+        with self.library.matmul(shape, MatmulType.F16_F16_F16) as matmul:
+            *_, strip = matmul.dims("c")
+        if strip not in HALF_STRIPS:
+            raise DeviceError(
+                f"{self.library.path} leaves float16 results in strips of {strip} columns, which "
+                "we do not know; use --device cpu"
+            )
+        return strip
+
     def version(self) -> tuple[str, str]:
         """Of the library and of the kernel driver."""
         return self._keeper.version()
@@ -97,15 +119,17 @@ class Cores:
 
     def multiply(
         self, shape: Shape, precision: Precision, operands: tuple[Piece, Piece, Piece],
-        *, fresh: str = "",
+        *, fresh: str = "", half: bool = False,
     ) -> None:  # fmt: skip
         """C = A x B on the next free core, seen by the host when it returns.
 
         operands  A, B, C
         fresh     which of "a" and "b" the host has written since they were last synchronised
+        half      C is float16 (of fp16), in strips of `half_strip`; else float32 or int32
         """
+        kind = MatmulType.F16_F16_F16 if half else KINDS[precision]
         with self._core() as core:
-            context = self._context(core, shape, precision)
+            context = self._context(core, shape, precision, kind)
             left, right, result = (context.handle(piece) for piece in operands)
             if "a" in fresh:
                 left.sync_to_device()
@@ -123,23 +147,33 @@ class Cores:
         finally:
             self._free.put(core)
 
-    def _context(self, core: int | None, shape: Shape, precision: Precision) -> _Context:
-        key = core, shape, precision
+    def _context(
+        self, core: int | None, shape: Shape, precision: Precision, kind: MatmulType
+    ) -> _Context:
+        key = core, shape, kind
         if key not in self._contexts:
-            matmul = self.library.matmul(shape, KINDS[precision], core=core)
+            matmul = self.library.matmul(shape, kind, core=core)
+            strip = self.half_strip if kind == MatmulType.F16_F16_F16 else tiling.C_STRIP
             order, (m, k, n) = self.soc.orders[precision], shape
             stated = tuple(matmul.dims(x) for x in "abc")
             known = (k // order.a, m, order.a), (n // order.b[0], k // order.b[1], *order.b)
-            if stated != (*known, (n // tiling.C_STRIP, m, tiling.C_STRIP)):
+            if stated != (*known, (n // strip, m, strip)):
                 matmul.close()
                 raise DeviceFault(f"{precision} {shape} has operands {stated}, unknown to us")
             self._contexts[key] = _Context(matmul)
         return self._contexts[key]
 
     def each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
-        """Work on all items, on the threads; when one fails the rest still end before it raises."""
-        jobs = [self._threads.submit(work, item) for item in items]
-        wait(jobs)
+        """Work on all items, on the threads; when one fails the rest still end before it raises.
+
+        The caller takes part: a thread less has to be woken.
+        """
+        first, *rest = items
+        jobs = [self._threads.submit(work, item) for item in rest]
+        try:
+            work(first)
+        finally:
+            wait(jobs)
         for job in jobs:
             job.result()
 

@@ -102,14 +102,17 @@ class Network:
         mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), heads(value, 0, 2, 1, 3))
         return self.node("Reshape", self.node("Transpose", mixed, perm=[0, 2, 1, 3]), merge)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, limit: int = PROTOBUF_LIMIT) -> None:
+        """Write the file; from `limit` bytes on the weights go to x.weights beside x.onnx."""
         constants = [numpy_helper.from_array(v, n) for n, v in self._constants.items()]
         graph = helper.make_graph(self._nodes, "whisper", self._inputs, self._outputs, constants)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
-        large = sum(array.nbytes for array in self._constants.values()) >= PROTOBUF_LIMIT
-        onnx.save_model(model, str(path), save_as_external_data=large)
+        large = sum(array.nbytes for array in self._constants.values()) >= limit
+        weights = path.with_suffix(".weights")
+        weights.unlink(missing_ok=True)  # onnx would append to it
+        onnx.save_model(model, str(path), save_as_external_data=large, location=weights.name)
         onnx.checker.check_model(str(path))
 
 
@@ -195,7 +198,7 @@ def main(job_path: str) -> None:
     with np.load(job["tensors"]) as stored:
         net = Network({name: stored[name] for name in stored.files}, job["n_heads"])
     (encoder if job["kind"] == "encoder" else single_layer)(net, job)
-    net.save(Path(job["onnx"]))
+    net.save(Path(job["onnx"]), job.get("protobuf_limit", PROTOBUF_LIMIT))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from whisper_npu.rknpu.recipe import GRAPH
 from whisper_npu.rknpu.soc import detect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
 
 LIBRARY = "usr/lib/librknnrt.so"  # below the root; RKNNLite looks nowhere else
-_CORE_MASKS = {1: "NPU_CORE_AUTO", 2: "NPU_CORE_0_1", 3: "NPU_CORE_0_1_2"}
+_CORE_MASKS = {
+    (): "NPU_CORE_AUTO",
+    (0,): "NPU_CORE_0",
+    (1,): "NPU_CORE_1",
+    (2,): "NPU_CORE_2",
+    (0, 1): "NPU_CORE_0_1",
+    (0, 1, 2): "NPU_CORE_0_1_2",
+}
 
 # part of what the vendor prints -> what it means and what to do
 _CAUSES = {
@@ -58,7 +65,8 @@ class Graph:
 
     folder    of `recipe.find_graph`
     manifest  of the same
-    n_cores   1 to the chip's; the vendor's measurements show little gain for one window
+    cores     numbers, as the vendor can combine them; none: whichever is free. The vendor's
+              measurements show little gain of several for one window
     root      the file system's root, another folder in tests
 
     Raises DeviceError with the fix: another chip, no library, one too old, a damaged file.
@@ -69,7 +77,7 @@ class Graph:
         folder: Path,
         manifest: Mapping[str, Any],
         *,
-        n_cores: int = 1,
+        cores: Sequence[int] = (),
         root: Path = Path("/"),
     ) -> None:
         self._inputs = manifest["inputs"]
@@ -77,11 +85,11 @@ class Graph:
         self._path = folder / GRAPH
         self._lock = threading.Lock()
         self._number = secrets.randbits(N_ECHO)
-        self._check_machine(manifest, n_cores, root)
+        self._check_machine(manifest, cores, root)
         self._check_file(manifest)
-        self._runtime = self._open(manifest, n_cores)
+        self._runtime = self._open(manifest, cores)
 
-    def _check_machine(self, manifest: Mapping[str, Any], n_cores: int, root: Path) -> None:
+    def _check_machine(self, manifest: Mapping[str, Any], cores: Sequence[int], root: Path) -> None:
         soc = detect(root)
         if soc is None:
             raise DeviceError(f"{self._path} cannot run here: this is no Rockchip board we know")
@@ -90,8 +98,9 @@ class Graph:
                 f"{self._path} is for {manifest['target']}, this board is {soc.name}: compile it "
                 f"with --target {soc.name}"
             )
-        if not 1 <= n_cores <= soc.cores:
-            raise DeviceError(f"{soc.name} has {soc.cores} NPU cores, {n_cores} were asked for")
+        if tuple(cores) not in _CORE_MASKS or max(cores, default=0) >= soc.cores:
+            numbers = ", ".join(map(str, cores))
+            raise DeviceError(f"a graph cannot run on the NPU cores {numbers} of {soc.name}")
         if not (root / LIBRARY).exists():
             raise DeviceError(
                 f"/{LIBRARY} is missing: install the vendor's runtime, {manifest['toolchain']} or "
@@ -106,7 +115,7 @@ class Graph:
         if digest != manifest["sha256"]:
             raise DeviceError(f"{self._path} is damaged: copy it again, or compile it again")
 
-    def _open(self, manifest: Mapping[str, Any], n_cores: int) -> Any:
+    def _open(self, manifest: Mapping[str, Any], cores: Sequence[int]) -> Any:
         try:
             from rknnlite.api import RKNNLite
         except ImportError as error:
@@ -118,7 +127,7 @@ class Graph:
             runtime = RKNNLite()
             status = runtime.load_rknn(str(self._path))
             if status == 0:
-                mask = getattr(RKNNLite, _CORE_MASKS[n_cores])
+                mask = getattr(RKNNLite, _CORE_MASKS[tuple(cores)])
                 status = runtime.init_runtime(core_mask=mask)
             said.seek(0)
             words = said.read().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""python -m whisper_npu.rknpu.probe LIBRARY: one matmul on the NPU, in a process of its own.
+"""python -m whisper_npu.rknpu.probe LIBRARY [CORE]: one matmul on the NPU, in a process of its own.
 
 Prints what answered; fails, or crashes, like the library does.
 """
@@ -16,11 +16,11 @@ from whisper_npu.rknpu.librknnrt import Layout, Library, MatmulType
 SIDE = 64
 
 
-def probe(path: Path) -> str:
+def probe(path: Path, core: int | None = None) -> str:
     """Multiply ones by ones. Raises DeviceError."""
     library = Library(path)
-    normal = (Layout.NORMAL, Layout.NORMAL)
-    with library.matmul((SIDE, SIDE, SIDE), MatmulType.F16_F16_F32, layouts=normal) as matmul:
+    normal, shape = (Layout.NORMAL, Layout.NORMAL), (SIDE, SIDE, SIDE)
+    with library.matmul(shape, MatmulType.F16_F16_F32, core=core, layouts=normal) as matmul:
         a, b = matmul.memory(SIDE * SIDE * 2), matmul.memory(SIDE * SIDE * 2)
         c = matmul.memory(SIDE * SIDE * 4)
         for memory in (a, b):
@@ -37,6 +37,6 @@ def probe(path: Path) -> str:
 
 if __name__ == "__main__":
     try:
-        print(probe(Path(sys.argv[1])))  # noqa: T201  its only output
+        print(probe(Path(sys.argv[1]), *map(int, sys.argv[2:])))  # noqa: T201  its only output
     except WhisperNpuError as error:
         sys.exit(str(error))

@@ -72,10 +72,10 @@ def find_graph(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Path, dict[str, 
     wanted = {"format": FORMAT, "checkpoint": cache.fingerprint(checkpoint.folder)}
     wanted |= asdict(recipe)
     found = []
-    for path in graphs_folder().glob(f"*/{MANIFEST}"):
-        manifest = _manifest(path)
+    for folder, manifest in manifests().items():
         if wanted.items() <= manifest.items():
-            found.append((manifest["toolchain"], path.stat().st_mtime, path.parent, manifest))
+            made = (folder / MANIFEST).stat().st_mtime
+            found.append((manifest["toolchain"], made, folder, manifest))
     if not found:
         raise DeviceError(
             f"no {recipe.precision} graph of {checkpoint.folder.name} for {recipe.target} with a "
@@ -84,6 +84,12 @@ def find_graph(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Path, dict[str, 
         )
     *_, folder, manifest = max(found, key=lambda each: each[:2])
     return folder, manifest
+
+
+def manifests() -> dict[Path, dict[str, Any]]:
+    """Folder -> manifest of all compiled graphs, for any board."""
+    found = {path.parent: _manifest(path) for path in sorted(graphs_folder().glob(f"*/{MANIFEST}"))}
+    return {folder: manifest for folder, manifest in found.items() if manifest}
 
 
 def _manifest(path: Path) -> dict[str, Any]:

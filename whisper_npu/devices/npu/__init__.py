@@ -26,6 +26,7 @@ from whisper_npu.rknpu.board import obstacle
 from whisper_npu.rknpu.cores import Cores
 from whisper_npu.rknpu.librknnrt import Library, find_library
 from whisper_npu.rknpu.soc import SOCS, Soc, detect
+from whisper_npu.rknpu.trials import usable
 from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
@@ -44,17 +45,19 @@ class NpuDevice:
         precision = precision_named(options.npu_precision)
         soc, library = find_npu(options)
         self._model = Whisper(checkpoint)
-        self.library = library
+        self.library, self.soc = library, soc
         image = Image(self._model, soc, precision)
-        n_threads = min(4, len(os.sched_getaffinity(0)))
+        n_threads = -(-min(4, len(os.sched_getaffinity(0))) // options.share[1])
         if library.is_emulated:
+            numbers = options.mine(range(soc.cores))
             self.plan: Plan = modelled(image, checkpoint.dims)
         else:
-            self.plan = measured(image, checkpoint.dims, library, n_threads)
+            numbers = options.mine(usable(soc, library.path))
+            self.plan = measured(image, checkpoint.dims, library, n_threads, numbers)
         emulated = "emulated " if library.is_emulated else ""
         self.name = f"npu {precision} ({emulated}{soc.name})"
         self._lock = threading.Lock()
-        self._cores = Cores(library, soc, n_threads)
+        self._cores = Cores(library, soc, n_threads, numbers)
         try:
             self._ops = self._load(image)
             self._decoder: Any = open_cpu(
@@ -74,18 +77,22 @@ class NpuDevice:
 
     @stage("encoder")
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
-        pairs = self.keys_values(mel, observe)
-        with stage("K/V"):
-            return self._decoder.window(pairs)
+        with self._lock:
+            pairs = self.keys_values(mel, observe)
+            with stage("K/V"):
+                return self._decoder.window(pairs)
 
     def keys_values(self, mel: Float, observe: Observer | None = None) -> list[tuple[Float, Float]]:
-        """What the NPU makes of a window: keys and values (C, D) float32 for each decoder layer."""
+        """What the NPU makes of a window: keys and values (C, D) float32 for each decoder layer.
+
+        They are good until the next window.
+        """
         ops: Any = Observed(self._ops, read, observe) if observe else self._ops
-        frames = Stream(tiling.tile(np.ascontiguousarray(mel.T), tiling.C_STRIP))
-        with self._lock:
-            features = encode(self._model, ops, frames)
-            with stage("K/V"):
-                return cross_keys_values(self._model, ops, features)
+        strips = mel.reshape(-1, tiling.C_STRIP, mel.shape[1])
+        frames = Stream(np.ascontiguousarray(strips.transpose(0, 2, 1)))
+        features = encode(self._model, ops, frames)
+        with stage("K/V"):
+            return cross_keys_values(self._model, ops, features)
 
     def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
         return self._decoder.session(encoded, beams=beams, align=align)

@@ -55,7 +55,8 @@ class NpuOps:
         self._plan = plan
         self._precision = image.precision
         self._buffers: dict[str, Memory] = {}
-        self._scratch: SimpleQueue[tuple[Product, Operand]] = SimpleQueue()
+        self._arrays: dict[str, Float] = {}  # the same, for the host alone
+        self._scratch: SimpleQueue[tuple[Operand, Operand]] = SimpleQueue()
         self._scratch_shape = (0, 0)
         self._positions: tuple[Float, Float] | None = None  # as given, and in the order of C
 
@@ -74,7 +75,7 @@ class NpuOps:
 
         self._cores.each(gather, range(3))
         a.memory.sync_to_device()
-        out = np.empty((conv.n_out // 4, n_rows, 4), np.float32)
+        out = self._array(conv.name, (conv.n_out // 4, n_rows, 4))
 
         def finish(product: Product, first: int, last: int) -> None:
             glue.gelu(*product.channels(first, last), out[first // 4 : last // 4], None)
@@ -128,7 +129,7 @@ class NpuOps:
         return stream
 
     def _leave(self, a: Operand, entry: Entry) -> Float:
-        out = np.empty((a.values.shape[1], entry.n), np.float32)
+        out = self._array(entry.layer.name, (a.values.shape[1], entry.n))
 
         def finish(product: Product, first: int, last: int) -> None:
             glue.rows(*product.channels(first, last), out[:, first:last])
@@ -209,8 +210,8 @@ class NpuOps:
             try:
                 self._cores.multiply(
                     (n_rows, d, n_keys), "fp16",
-                    (queries.strips(first, last), keys.part(head), scores.piece(0, n_keys)),
-                    fresh="ab",
+                    (queries.strips(first, last), keys.part(head), scores.piece),
+                    fresh="ab", half=True,
                 )  # fmt: skip
                 glue.softmax(scores.values, n_rows, weights.values, total)
                 self._cores.multiply(
@@ -265,8 +266,8 @@ class NpuOps:
 
     def _parts(self, entry: Entry) -> list[tuple[int, int]]:
         """The outputs of each core: as equal as whole tiles allow."""
-        soc = self._image.soc
-        n_parts = soc.cores if soc.k_segment is None or entry.k <= soc.k_segment else 1
+        soc, n_cores = self._image.soc, self._cores.n_cores
+        n_parts = n_cores if soc.k_segment is None or entry.k <= soc.k_segment else 1
         align = soc.orders[entry.precision].align_n
         bounds = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
         return [(a, b) for a, b in pairwise(bounds) if a < b]
@@ -293,6 +294,13 @@ class NpuOps:
             known.array[:] = 0
         return known
 
+    def _array(self, role: str, shape: tuple[int, ...]) -> Float:
+        """As left by the last window; a new one would cost a page fault for every 4096 bytes."""
+        known = self._arrays.get(role)
+        if known is None or known.shape != shape:
+            known = self._arrays[role] = np.empty(shape, np.float32)
+        return known
+
     def _operand(self, role: str, n_rows: int, columns: int, precision: Precision) -> Operand:
         strip = self._image.soc.orders[precision].a
         dtype = np.dtype(np.int8 if precision == "int8" else np.float16)
@@ -311,13 +319,19 @@ class NpuOps:
         return Heads(memory, memory.array.view(np.float16).reshape(shape))
 
     def _make_scratch(self, n_rows: int, n_keys: int) -> None:
-        """One pair of score buffers for each thread."""
+        """For each thread scores, and the weights made of them: in place, where orders agree."""
         if self._scratch_shape == (n_rows, n_keys):
             return
         self._scratch, self._scratch_shape = SimpleQueue(), (n_rows, n_keys)
+        strip = self._cores.half_strip
         for i in range(self._cores.n_threads):
-            scores = self._product(f"scores {i}", n_rows, n_keys, "fp16")
-            self._scratch.put((scores, self._operand(f"scores {i}", n_rows, n_keys, "fp16")))
+            weights = self._operand(f"weights {i}", n_rows, n_keys, "fp16")
+            scores = weights
+            if weights.values.shape[2] != strip:
+                memory = self._buffer(f"scores {i} c", weights.values.nbytes)
+                values = memory.array.view(np.float16).reshape(n_keys // strip, n_rows, strip)
+                scores = Operand(memory, values, None)
+            self._scratch.put((scores, weights))
 
 
 @contextmanager
