@@ -70,3 +70,30 @@ def test_a_language_the_model_does_not_know(random_model: Callable[[str], Path])
     assert tokenizer.sot_sequence("fr", "translate") == (50258, 50265, 50358)
     with pytest.raises(OptionError, match="yue"):
         tokenizer.sot_sequence("yue", "transcribe")
+
+
+@given(data=st.data())
+def test_any_tokens_read_as_the_library_reads_them(
+    data: st.DataObject, random_model: Callable[[str], Path]
+) -> None:
+    """Also tokens that are a part of a character."""
+    tokenizer = open_tokenizer(random_model("micro"))
+    tokens = data.draw(st.lists(st.integers(0, tokenizer.eot - 1), max_size=20))
+    assert tokenizer.decode(tokens) == tokenizer._join(tokens)
+
+
+def test_a_second_start_does_not_read_the_vocabulary(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    first = Tokenizer(random_model("micro"), multilingual=True)
+    second = Tokenizer(random_model("micro"), multilingual=True)
+    assert "_bpe" in vars(first)
+    assert second.suppressed((-1,)) == first.suppressed((-1,))
+    assert second.decode(range(second.eot)) == first.decode(range(first.eot))
+    assert second.mark(second.sot) == "<|startoftranscript|>"
+    assert "_bpe" not in vars(second)
+    (kept,) = (tmp_path / "vocabularies").iterdir()
+    kept.write_text("{")
+    third = Tokenizer(random_model("micro"), multilingual=True)
+    assert third.language_tokens == first.language_tokens

@@ -1,17 +1,19 @@
 """tokens <-> text, and the ids of the special tokens, from a model's tokenizer.json.
 
-The byte-level BPE itself is the `tokenizers` library. Nothing here assumes Whisper's vocabulary
-sizes: special tokens are found by name. Source of the rules: openai/whisper tokenizer.py.
+The byte-level BPE itself is the `tokenizers` library, which is only asked to cut text: reading a
+published tokenizer.json takes a tenth of a second and 40 MB. What a transcript needs of it, the
+bytes of each token, is kept in the cache. Nothing here assumes Whisper's vocabulary sizes: special
+tokens are found by name. Source of the rules: openai/whisper tokenizer.py.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import tokenizers
-
+from whisper_npu import cache
 from whisper_npu.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -74,15 +76,16 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, *, multilingual: bool) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(f"{path} is missing: not a complete Whisper model folder")
-        try:
-            self._bpe = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise ModelError(f"{path} is damaged: {error}") from error
-        self._bpe.encode_special_tokens = True  # "<|en|>" in a prompt is text, not a token
-        self._path = path
+        self._path = folder / "tokenizer.json"
+        if not self._path.is_file():
+            raise ModelError(f"{self._path} is missing: not a complete Whisper model folder")
+        status = self._path.stat()
+        file = f"{self._path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        kept = cache.folder() / "vocabularies" / f"{zlib.crc32(file.encode()):08x}.json"
+        self._table = cache.remembered(kept)
+        if self._table.get("file") != file:
+            self._table = {"file": file} | self._describe()
+            cache.remember(kept, self._table)
         self.multilingual = multilingual
         self.eot = self._special("<|endoftext|>")
         self.sot = self._special("<|startoftranscript|>")
@@ -94,19 +97,50 @@ class Tokenizer:
         self.no_timestamps = self._special("<|notimestamps|>")
         self.timestamp_begin = self.no_timestamps + 1
 
+    @cached_property
+    def _bpe(self) -> Any:
+        import tokenizers
+
+        try:
+            bpe = tokenizers.Tokenizer.from_file(str(self._path))
+        except Exception as error:
+            raise ModelError(f"{self._path} is damaged: {error}") from error
+        bpe.encode_special_tokens = True  # "<|en|>" in a prompt is text, not a token
+        return bpe
+
+    def _describe(self) -> dict[str, Any]:
+        """What is kept: each text token's bytes, as Latin-1; eot and the names from it on; bans."""
+        names = {token: name for name, token in self._bpe.get_vocab().items()}
+        eot = self._bpe.token_to_id("<|endoftext|>")
+        if eot is None:
+            raise ModelError(f"{self._path} has no token <|endoftext|>: not a Whisper tokenizer")
+        texts = [_bytes(names.get(token, "")) for token in range(eot)]
+        simple = b"".join(texts).decode(errors="replace") == self._join(range(eot))
+        return {
+            "texts": [text.decode("latin-1") for text in texts] if simple else None,
+            "eot": eot,
+            "names": [names.get(token, "") for token in range(eot, max(names) + 1)],
+            "blank": self.encode(" "),
+            "non_speech": self._non_speech(),
+        }
+
     def _special(self, *names: str) -> int:
         for name in names:
-            token = self._bpe.token_to_id(name)
-            if token is not None:
-                return int(token)
+            if name in self._table["names"]:
+                return int(self._table["eot"] + self._table["names"].index(name))
         raise ModelError(f"{self._path} has no token {names[0]}: not a Whisper tokenizer")
+
+    def _name(self, token: int) -> str:
+        """Of eot or a token behind it; "" where the vocabulary has none."""
+        names: list[str] = self._table["names"]
+        return names[token - self.eot] if token - self.eot < len(names) else ""
 
     @cached_property
     def language_tokens(self) -> dict[str, int]:
         """Language code -> token, for the languages this vocabulary has."""
         found = {}
         for token in range(self.sot + 1, self.translate):
-            match = re.fullmatch(r"<\|([a-z]+)\|>", self._bpe.id_to_token(token) or "")
+            match = re.fullmatch(r"<\|([a-z]+)\|>", self._name(token))
             if match:
                 found[match[1]] = token
         return found
@@ -132,12 +166,18 @@ class Tokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         """Tokens to text without special and timestamp tokens; broken UTF-8 shows as U+FFFD."""
         text = [token for token in tokens if token < self.eot]
-        decoded: str = self._bpe.decode(text, skip_special_tokens=False)
+        if self._table["texts"] is None:
+            return self._join(text)
+        found = "".join(map(self._table["texts"].__getitem__, text))
+        return found.encode("latin-1").decode(errors="replace")
+
+    def _join(self, tokens: Iterable[int]) -> str:
+        decoded: str = self._bpe.decode(list(tokens), skip_special_tokens=False)
         return decoded
 
     def mark(self, token: int) -> str:
         """Name of a special token, such as <|en|>."""
-        return self._bpe.id_to_token(token) or f"<|{token}|>"
+        return self._name(token) or f"<|{token}|>"
 
     def timestamp(self, token: int) -> float:
         """Seconds from the beginning of the window."""
@@ -146,11 +186,14 @@ class Tokenizer:
     @cached_property
     def blank(self) -> tuple[int, ...]:
         """What must not come first: a lone space, or the end."""
-        return (*self.encode(" "), self.eot)
+        return (*self._table["blank"], self.eot)
 
-    @cached_property
+    @property
     def non_speech(self) -> tuple[int, ...]:
         """Tokens that annotate instead of transcribing: brackets, speaker dashes, musical notes."""
+        return tuple(self._table["non_speech"])
+
+    def _non_speech(self) -> list[int]:
         symbols = list('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
         symbols += "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
         notes = set("♩♪♫♬♭♮♯")
@@ -160,7 +203,7 @@ class Tokenizer:
             for tokens in (self.encode(symbol), self.encode(f" {symbol}")):
                 if len(tokens) == 1 or symbol in notes:
                     found.update(tokens[:1])  # none: the vocabulary cannot say it
-        return tuple(sorted(found))
+        return sorted(found)
 
     def suppressed(self, choice: Sequence[int]) -> tuple[int, ...]:
         """Ids never to be sampled; -1 in `choice` stands for all of `non_speech`."""
@@ -171,3 +214,21 @@ class Tokenizer:
             (self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm, self.no_speech)
         )
         return tuple(sorted(chosen))
+
+
+def _bytes(token: str) -> bytes:
+    """What a token of a byte-level vocabulary stands for: each of its characters is one byte."""
+    try:
+        return bytes(map(_BYTE_OF.__getitem__, token))
+    except KeyError:
+        return token.encode()
+
+
+def _byte_names() -> dict[str, int]:
+    """Printable characters stand for themselves, other bytes for those from U+0100 on (GPT-2)."""
+    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_names()

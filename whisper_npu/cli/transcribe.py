@@ -235,7 +235,12 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         str | None, option("--prefix", PROMPT, "What the first window begins with.")
     ] = None,
     condition_on_previous_text: Annotated[
-        bool, option("--condition-on-previous-text", PROMPT, "Each window knows the one before.")
+        bool,
+        option(
+            "--condition-on-previous-text/--no-condition-on-previous-text",
+            PROMPT,
+            "Each window knows the one before.",
+        ),
     ] = True,
     word_timestamps: Annotated[
         bool, option("--word-timestamps", SUBTITLES, "When each word is spoken.")
