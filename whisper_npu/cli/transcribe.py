@@ -391,8 +391,6 @@ def _conclude(batch: Batch, report: Path | None, *, written: bool) -> None:
     """Say what became of the recordings; of a single one, what stdout does not tell."""
     from whisper_npu.batch.report import FAILED, INTERRUPTED
     from whisper_npu.cli.show import result_line
-    from whisper_npu.pages.batch import page
-    from whisper_npu.writers import write
 
     results = batch.report.results
     if batch.report.total != 1:
@@ -402,6 +400,9 @@ def _conclude(batch: Batch, report: Path | None, *, written: bool) -> None:
     elif results and written and results[0].status != INTERRUPTED:
         _say(result_line(results[0]))
     if report is not None:
+        from whisper_npu.pages.batch import page
+        from whisper_npu.writers import write
+
         as_page = report.suffix.lower() in (".html", ".htm")
         write(report, page(batch.report) if as_page else batch.report.json())
 
