@@ -172,6 +172,13 @@ def test_every_command_has_help_and_an_example(typed: str, command: Any) -> None
     assert typed in text.split("For example:")[-1], f"{typed} has no example"
     for parameter in command.params:
         assert getattr(parameter, "help", ""), f"{typed}: {parameter.name} has no help"
+        assert "[" not in parameter.help, "what is in square brackets is not shown"
+
+
+@pytest.mark.parametrize(("typed", "command"), list(commands()))
+def test_what_is_on_can_be_switched_off(typed: str, command: Any) -> None:
+    stuck = [p.name for p in command.params if p.default is True and not p.secondary_opts]
+    assert stuck == []
 
 
 HEAVY = ("numpy", "soundfile", "tokenizers", "huggingface_hub", "jinja2", "jiwer", "tqdm")

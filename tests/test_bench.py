@@ -128,6 +128,8 @@ def test_medians_and_rates(on: Callable[[str], measuring.Benchmark]) -> None:
     assert figures["opening"] == pytest.approx(1.5)
     assert {figure.origin for figure in found.figures.values()} == {"measured"}
     assert figures["memory bandwidth of this machine"] == 8
+    rate = figures["decoder, weights alone"]
+    assert figures["decoder, weights alone, of the bandwidth"] == pytest.approx(100 * rate / 8)
 
 
 def test_the_weights_of_the_decoder_count(on: Callable[[str], measuring.Benchmark]) -> None:

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,12 +23,14 @@ from whisper_npu.cli import app
 from whisper_npu.devices import DeviceOptions
 from whisper_npu.errors import DeviceError, ModelError
 from whisper_npu.options import TranscribeOptions
+from whisper_npu.transcribe import WindowDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from whisper_npu.batch.report import Result
+    from whisper_npu.transcribe import Event
     from whisper_npu.transcript import Transcript
 
 pytest.importorskip("distributed")
@@ -163,6 +165,35 @@ def test_stopping_gives_the_claims_back(
     cluster.run(batch, boards.scheduler_address, task)
     assert set(again.statuses().values()) <= {"done", "skipped"}
     assert len(list(out.glob("*.txt"))) == N_RECORDINGS
+
+
+def test_windows_are_kept_as_boards_finish_them(boards: Any, tmp_path: Path, model: str) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 300, np.int16), 16000)
+    out = tmp_path / "out"
+
+    class Stopper(Watcher):
+        windows: ClassVar[list[float]] = []
+
+        def heard(self, _recording: Recording, event: Event) -> None:
+            if isinstance(event, WindowDone):
+                self.windows.append(event.seconds)
+                batch.stop()
+
+    batch, task = _batch(tmp_path / "long.wav", out, model, Stopper())
+    cluster.run(batch, boards.scheduler_address, task)
+    before = Stopper.windows[-1]
+    if batch.report.results[0].status == "done":
+        pytest.skip("the board was too quick to be stopped")
+    again = Watcher()
+    batch, task = _batch(tmp_path / "long.wav", out, model, again)
+    cluster.run(batch, boards.scheduler_address, task)
+    (result,) = batch.report.results
+    assert (result.status, result.seconds) == ("done", 300 - before)
+    assert batch.report.stages["encoder"] > 0
+    whole = json.loads((out / "long.json").read_text())
+    batch, task = _batch(tmp_path / "long.wav", tmp_path / "fresh", model, again)
+    cluster.run(batch, boards.scheduler_address, task)
+    assert whole == json.loads((tmp_path / "fresh" / "long.json").read_text())
 
 
 def test_nobody_at_the_address(recordings: Path, tmp_path: Path, model: str) -> None:

@@ -206,7 +206,9 @@ def test_the_page_has_the_numbers_of_the_json(
     assert "report.html" in err
     for device in told["devices"]:
         for stage, figure in device["seconds"].items():
-            assert f"{stage}: {figure['value']:.3g} s" in html
+            value = figure["value"]
+            time = f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+            assert not value or f"{stage}: {time}" in html
         for layer in device["layers"]:
             assert f"{layer['relative']:.3e}" in html
             assert f"{layer['max_abs']:.3e}" in html
@@ -234,9 +236,12 @@ def test_the_terminal_shows_all_of_it(
 
 def test_the_task(command: Callable[..., tuple[int, str, str, Task]], tmp_path: Path) -> None:
     (tmp_path / "talk <b>.txt").write_text("hello", "utf-8")
-    task = command("--emulate", "rk3588", "-l", "de", "--reference", str(tmp_path))[3]
+    task = command(
+        "--word-timestamps", "--emulate", "rk3588", "-l", "de", "--reference", str(tmp_path)
+    )[3]
     assert list(task.references.values()) == ["hello"]
     assert task.options.language == "de"
+    assert task.options.word_timestamps
     assert task.options.temperatures == (0.0,)
     assert list(task.devices) == [
         DeviceOptions.named(name, "rk3588")

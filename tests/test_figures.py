@@ -18,6 +18,6 @@ def test_what_was_not_measured_cannot_be_printed_without_the_word(origin: Origin
 
 
 def test_measured_figures_need_no_word() -> None:
-    assert str(Figure(0.012345, "s")) == "0.0123 s"
+    assert str(Figure(0.012345, "s")) == "12.3 ms"
     assert str(Figure(1234567.8, "GB/s")) == "1,234,568 GB/s"
     assert str(Figure(1.5, "")) == "1.5"

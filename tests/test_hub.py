@@ -307,6 +307,19 @@ def test_names() -> None:
     assert all(len(model.sha256 or "0" * 64) == 64 for model in KNOWN.values())
 
 
+def test_models_of_other_programs_are_listed(remote: Hub) -> None:
+    assert hub.others() == {}
+    folder = hub.find(REPO)
+    assert hub.others() == {REPO: folder}
+    refs = folder.parent.parent / "refs"
+    (refs / "main").write_text("0" * 40)  # a newer one was only looked at
+    assert hub.others() == {f"{REPO}@{COMMIT}": folder}
+    assert hub.find(f"{REPO}@{COMMIT}", offline=True) == folder
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    assert hub.others() == {}
+
+
 def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "tiny.pt").touch()
     for name, told in {

@@ -81,7 +81,7 @@ def test_a_comparison_is_text(reader: Reader) -> None:
     text = shown.inner_text("main")
     assert all(attack in text for attack in ATTACKS[:-1])
     assert shown.locator("img, iframe, script").count() == 0
-    assert shown.locator("svg").count() == 2 + 2 + 2  # two charts, and their legends
+    assert shown.locator("svg").count() == 3 + 1 + 2 + 2  # bars, a chart, and their legends
     assert shown.locator("circle.blamed").count() == 2
     assert shown.locator("del").first.inner_text().startswith("missing:")
     assert "1.5 s emulated" in shown.locator("rect title").first.inner_html()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from whisper_npu.devices import Device, DeviceOptions
 
 BEAMS = 5
+BANDWIDTH, MATMUL = "memory bandwidth of this machine", "float32 matmul of this machine"
 _TOKENS = 100  # of text in 30 s: fast speech
 _PROMPT = 4  # tokens, as <|startoftranscript|><|en|><|transcribe|><|0.00|>
 _WEIGHT_BYTES = {"f32": 4, "f16": 2, "int8": 1}
@@ -96,8 +97,9 @@ def bench(
     if peak is not None:
         figures["peak memory"] = Figure(peak / 1e6, "MB", source)
     say("limits of this machine")
-    figures["memory bandwidth of this machine"] = Figure(probe.bandwidth() / 1e9, "GB/s")
-    figures["float32 matmul of numpy here"] = Figure(probe.matmul_rate() / 1e9, "GFLOP/s")
+    figures[BANDWIDTH] = Figure(probe.bandwidth() / 1e9, "GB/s")
+    figures[MATMUL] = Figure(probe.matmul_rate() / 1e9, "GFLOP/s")
+    figures |= _shares(figures)
     name = checkpoint.folder.name
     return Benchmark(name, opened.name, probe.name(), options.repeats, timings, figures, plan)
 
@@ -153,6 +155,21 @@ def _speeds(
         rate = n_bytes / seconds["token"] / 1e9
         figures["decoder, weights alone"] = Figure(rate, "GB/s", source)
     return figures
+
+
+def _shares(figures: dict[str, Figure]) -> dict[str, Figure]:
+    """What is achieved, as a share of what this machine was measured to be capable of."""
+    pairs = [
+        ("encoder and K/V", "of the matmul", MATMUL),
+        ("decoder, weights alone", "of the bandwidth", BANDWIDTH),
+    ]
+    return {
+        f"{achieved}, {of}": Figure(
+            100 * figures[achieved].value / figures[limit].value, "%", figures[achieved].origin
+        )
+        for achieved, of, limit in pairs
+        if achieved in figures
+    }
 
 
 def _emulated(device: Device, mel: Any) -> dict[str, Figure]:

@@ -27,8 +27,11 @@ class Figure:
     origin: Origin = "measured"
 
     def __str__(self) -> str:
-        number = f"{self.value:.3g}" if abs(self.value) < 1000 else f"{self.value:,.0f}"
-        text = f"{number} {self.unit}".strip()
+        value, unit = self.value, self.unit
+        if unit == "s" and 0 < abs(value) < 1:
+            value, unit = 1e3 * value, "ms"
+        number = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        text = f"{number} {unit}".strip()
         return text if self.origin == "measured" else f"{text} {self.origin}"
 
     def __format__(self, specification: str) -> str:

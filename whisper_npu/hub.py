@@ -18,18 +18,16 @@ import os
 import re
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import ModelError, OutputError
-from whisper_npu.published import KNOWN, resolve
+from whisper_npu.published import KNOWN, Model, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from whisper_npu.published import Model
 
     Say = Callable[[str], None]
 
@@ -95,6 +93,31 @@ def cached(model: Model) -> Path | None:
     folder = storage / "snapshots" / commit
     needed = ["config.json", "tokenizer.json", *_weight_names(folder)]
     return folder if all((folder / file).is_file() for file in needed) else None
+
+
+def others() -> dict[str, Path]:
+    """Whisper models in the cache that no short name stands for: name -> folder."""
+    found = {}
+    pinned = {(model.repo, model.revision) for model in KNOWN.values()}
+    for snapshot in sorted(cache_folder().glob("models--*--*/snapshots/*")):
+        storage, commit = snapshot.parent.parent, snapshot.name
+        repo = storage.name.removeprefix("models--").replace("--", "/", 1)
+        if (repo, commit) in pinned or not _is_whisper(snapshot):
+            continue
+        main = cached(Model(repo, repo, "main"))
+        name = repo if snapshot == main else f"{repo}@{commit}"
+        with suppress(ModelError):  # a damaged index: not a model to offer
+            if cached(Model(name, repo, commit)):
+                found[name] = snapshot
+    return found
+
+
+def _is_whisper(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return config["model_type"] == "whisper"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _weight_names(folder: Path) -> list[str]:

@@ -66,7 +66,7 @@ def _show_recording(recording: RecordingResult, names: Sequence[str], to: Consol
 def _show_parting(comparison: Comparison, names: tuple[str, str], to: Console) -> None:
     if comparison.drift and comparison.drift.worst:
         drift = comparison.drift
-        to.print(f"    times {drift.mean:.2f} s apart, {drift.worst:.2f} s at most")
+        to.print(f"    times {drift.mean:.2f} s apart on average, {drift.worst:.2f} s at most")
     if comparison.divergence:
         to.print(Text(f"    {_parting(comparison.divergence, names)}", "yellow"))
 
@@ -121,8 +121,9 @@ def stage_table(devices: Sequence[tuple[str, Mapping[str, Figure]]]) -> Table:
     """Time by stage; a column for each device."""
     table = Table("", *(Column(name, justify="right") for name, _ in devices), box=SIMPLE)
     for stage in dict.fromkeys(stage for _, seconds in devices for stage in seconds):
-        times = [str(seconds[stage]) if stage in seconds else "-" for _, seconds in devices]
-        table.add_row(stage, *times)
+        if any(stage in seconds and seconds[stage].value for _, seconds in devices):
+            times = [str(seconds[stage]) if stage in seconds else "-" for _, seconds in devices]
+            table.add_row(stage, *times)
     return table
 
 

@@ -1,24 +1,30 @@
 """A batch on many machines: recordings go to a Dask cluster, results and journal stay here.
 
 Scheduling, retrying what a lost board was doing, and moving data are `dask.distributed`'s. A
-board only turns a recording into a transcript; the machine that submitted it holds the claim and
-writes the outputs, so two boards never write the same one.
+board only turns a recording into a transcript, and tells of each window as it is done; the machine
+that submitted it holds the claim and writes the outputs, so two boards never write the same one.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from whisper_npu.batch.journal import window, window_record
 from whisper_npu.batch.workers import Opening
 from whisper_npu.errors import AudioError, DeviceError, ModelError, OptionError, OutputError
+from whisper_npu.features import FRAMES_PER_SECOND
+from whisper_npu.stages import recording
+from whisper_npu.transcribe import WindowDone
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from whisper_npu.batch import Batch, Job
     from whisper_npu.devices import DeviceOptions
     from whisper_npu.options import TranscribeOptions
+    from whisper_npu.transcribe import State
 
 _LOOK = 0.2  # seconds between two looks for a signal
 _AHEAD = 2  # recordings sent to each worker before it asks
@@ -41,6 +48,7 @@ class Task:
     options: TranscribeOptions
     weights: str  # fingerprint: all boards must have the same
     offline: bool = False
+    topic: str = field(default_factory=lambda: f"whisper-npu-{uuid4().hex}")  # of what boards tell
 
 
 @dataclass(frozen=True)
@@ -51,24 +59,51 @@ class Answer:
     warnings: tuple[str, ...]
     device: str
     elapsed: float  # seconds
+    seconds: float  # of audio, transcribed now
+    stages: dict[str, float]  # seconds
 
 
-def transcribe(task: Task, name: str, content: bytes | None) -> Answer:
+def transcribe(
+    task: Task, name: str, content: bytes | None, state: State | None, segments: list[Segment]
+) -> Answer:
     """On a board: one recording, by shared path, or by its content.
 
+    state, segments  where an earlier run was interrupted, and what it had heard
     Raises AudioError, OptionError, ModelError, DeviceError; they travel back.
     """
     started = time.monotonic()
     opening, engine, lock = _opened(task)
-    with lock, ExitStack() as stack:
+    with lock, recording() as stages, ExitStack() as stack:
         source: Any = name
         if content is not None:
             source = BytesIO(content)
             source.name = name  # what errors speak of
         features, heard = opening.prepare(source, stack)
-        run = engine.begin(features, None)
-        segments = [event for event in run if isinstance(event, Segment)]
-    return Answer(run.transcript(segments), heard, engine.device_name, time.monotonic() - started)
+        _tell(task, {"seconds": features.duration})
+        run = engine.begin(features, state)
+        found, n_told = [*segments], len(segments)
+        for event in run:
+            if isinstance(event, Segment):
+                found.append(event)
+            elif isinstance(event, WindowDone):
+                _tell(task, {"at": event.seconds} | window_record(event.state, found[n_told:]))
+                n_told = len(found)
+        transcript = run.transcript(found)
+    elapsed, seconds = time.monotonic() - started, transcript.duration - _seconds(state)
+    return Answer(transcript, heard, engine.device_name, elapsed, seconds, stages.seconds)
+
+
+def _seconds(state: State | None) -> float:
+    """What is done of a recording."""
+    return state.seek / FRAMES_PER_SECOND if state else 0.0
+
+
+def _tell(task: Task, what: dict[str, Any]) -> None:
+    """To the machine that submitted the recording that this thread works on."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(task.topic, {"recording": worker.get_current_task(), **what})
 
 
 @lru_cache(maxsize=1)
@@ -117,6 +152,7 @@ class _Dispatch:
         self._task = task
         self._shared = shared
         self._sent: dict[Any, Job] = {}  # future -> what it does
+        self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # by the boards
         self._upcoming: LocalFuture[Job | None] | None = None
 
     def run(self, ahead: ThreadPoolExecutor) -> None:
@@ -124,6 +160,7 @@ class _Dispatch:
         from distributed import TimeoutError as NothingYet
         from distributed import wait
 
+        self._client.subscribe_topic(self._task.topic, lambda event: self._told.put(event[1]))
         self._upcoming = ahead.submit(self._batch.next_job)
         while self._upcoming or self._sent:
             if self._upcoming and self._upcoming.done() and self._has_room():
@@ -141,6 +178,7 @@ class _Dispatch:
                     ended = wait(list(self._sent), _LOOK, "FIRST_COMPLETED").done
                 except NothingYet:
                     ended = ()
+                self._listen()
                 for future in ended:
                     self._take(future)
             self._batch.tell(0)
@@ -166,10 +204,33 @@ class _Dispatch:
                 self._task,
                 name,
                 content,
+                job.state,
+                job.segments,
                 pure=False,
                 resources={"NPU": 1} if _needs_npu(self._task.device) else None,
             )
         self._sent[future] = job
+
+    def _listen(self) -> None:
+        """Keep the windows that boards have finished: whoever does the recording next goes on."""
+        jobs = {future.key: job for future, job in self._sent.items()}
+        while not self._told.empty():
+            told = self._told.get()
+            job = jobs.get(told["recording"])
+            if job is None:
+                continue  # its answer was quicker
+            if "seconds" in told:
+                self._batch.say_started(job, told["seconds"], _seconds(job.state))
+                continue
+            state, segments = window(told)
+            if job.state and state.seek <= job.state.seek:
+                continue  # its first board was lost, and another does it again
+            job.state, job.segments = state, job.segments + segments
+            with suppress(OutputError):  # a full disk is told at the end, if it still is full
+                if job.claim:
+                    job.claim.add(state, segments)
+            for event in (*segments, WindowDone(told["at"], state)):
+                self._batch.say_heard(job, event)
 
     def _take(self, future: Any) -> None:
         """Write what a board has answered; its errors are as if they had happened here."""
@@ -188,13 +249,15 @@ class _Dispatch:
                 return
             self._batch.say_opened(answer.device)
             job.warnings = answer.warnings
-            for segment in answer.transcript.segments:
-                self._batch.say_heard(job, segment)
+            self._batch.report.count(answer.stages)
             transcript = answer.transcript
-            self._batch.finish(job, transcript, answer.elapsed, transcript.duration)
+            for segment in transcript.segments[len(job.segments) :]:  # not told yet
+                self._batch.say_heard(job, segment)
+            self._batch.finish(job, transcript, answer.elapsed, answer.seconds)
 
     def abandon(self) -> None:
         """Call back what is out, and give back the claims."""
+        self._listen()
         self._client.cancel(list(self._sent))
         for job in self._sent.values():
             with job.resources:

@@ -23,7 +23,7 @@ from whisper_npu.transcribe import State
 from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from io import FileIO
     from pathlib import Path
 
@@ -150,8 +150,8 @@ class Claim:
         if records and records[0] == {"work": work, "content": content}:
             try:
                 for record in records[1:]:
-                    state = _state(record["state"])
-                    segments += [_segment(found) for found in record["segments"]]
+                    state, found = window(record)
+                    segments += found
             except (KeyError, TypeError, ValueError):
                 state, segments = None, []  # damaged: begin again
         if state is None:
@@ -171,8 +171,7 @@ class Claim:
     def add(self, state: State, segments: list[Segment]) -> None:
         """One more window is done."""
         with _writing(self._path):
-            record = {"state": asdict(state), "segments": [asdict(found) for found in segments]}
-            _append(self._file, record)
+            _append(self._file, window_record(state, segments))
 
     def forget(self) -> None:
         """The outputs are written, or the recording failed: nothing to continue."""
@@ -224,9 +223,16 @@ def _records(data: bytes) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def _state(record: dict[str, Any]) -> State:
-    recent = record["recent"]
-    return State(**record | {"recent": None if recent is None else tuple(recent)})
+def window_record(state: State, segments: Sequence[Segment]) -> dict[str, Any]:
+    """A finished window as JSON knows it: where to go on, and what was heard in it."""
+    return {"state": asdict(state), "segments": [asdict(segment) for segment in segments]}
+
+
+def window(record: dict[str, Any]) -> tuple[State, list[Segment]]:
+    """The same back. Raises KeyError, TypeError, ValueError."""
+    state = record["state"]
+    recent = None if state["recent"] is None else tuple(state["recent"])
+    return State(**state | {"recent": recent}), [_segment(found) for found in record["segments"]]
 
 
 def _segment(record: dict[str, Any]) -> Segment:

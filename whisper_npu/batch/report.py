@@ -17,7 +17,7 @@ from whisper_npu.figures import Figure, origin
 from whisper_npu.stages import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 DONE, SKIPPED, FAILED, INTERRUPTED = "done", "skipped", "failed", "interrupted"
 _THERMAL = Path("/sys/class/thermal")
@@ -59,8 +59,12 @@ class Report:
             with recording() as stages:
                 yield
         finally:
-            with self._lock:
-                self.stages.update(stages.seconds)
+            self.count(stages.seconds)
+
+    def count(self, seconds: Mapping[str, float]) -> None:
+        """Work that was timed elsewhere, by stage."""
+        with self._lock:
+            self.stages.update(seconds)
 
     def add(self, result: Result) -> None:
         """One recording has ended; a good moment to look at the board."""

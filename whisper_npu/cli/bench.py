@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  typer reads annotations when it runs
 from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.options import AsJson, Chip, Offline, ReportPage, say
+
 
 def bench(  # noqa: PLR0913  one parameter an option
-    model: Annotated[str | None, typer.Argument(help="Name or folder; by default our own.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Name or folder; by default the demo model.")
+    ] = None,
     *,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="cpu-f32, cpu-int8, npu-fp16, ...; or cpu, npu.")
     ] = "cpu",
-    emulate: Annotated[
-        str | None, typer.Option(metavar="CHIP", help="Emulate the NPU of rk3588 or rk3566.")
-    ] = None,
+    emulate: Chip = None,
     warm_up: Annotated[int, typer.Option(help="Repeats that do not count.")] = 1,
     repeats: Annotated[int, typer.Option(help="Repeats that count.")] = 5,
     tokens: Annotated[int, typer.Option(help="Tokens decoded in each repeat.")] = 32,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON on stdout.")] = False,
-    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    report: ReportPage = None,
+    json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Measure the speed of a device, and hold it against this machine's limits.
 
@@ -47,16 +46,12 @@ def bench(  # noqa: PLR0913  one parameter an option
     from whisper_npu.writers import write
 
     options = BenchOptions(warm_up, repeats, tokens)
-    folder = find_model(model, offline=offline, say=_say)
-    found = bench(Checkpoint(folder), DeviceOptions.named(device, emulate), options, _say)
+    folder = find_model(model, offline=offline, say=say)
+    found = bench(Checkpoint(folder), DeviceOptions.named(device, emulate), options, say)
     if report is not None:
         write(report, page(found))
-        _say(str(report))
+        say(str(report))
     if json:
         typer.echo(dumps(plain(found), allow_nan=False))
     else:
         terminal.show_benchmark(found, terminal.console())
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

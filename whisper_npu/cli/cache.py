@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.options import Offline, say
+
 app = typer.Typer(name="cache", help="Weights in the order a chip wants them.")
 
 
@@ -20,7 +22,7 @@ def build(
     *,
     soc: Annotated[str, typer.Option(help="The chip: rk3588, rk3576, rk3566 or rk3562.")],
     npu_precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
-    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Convert a model's weights for an NPU, on any machine; opening it is then fast.
 
@@ -32,10 +34,6 @@ def build(
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices.npu.weights import build as convert
 
-    checkpoint = Checkpoint(find_model(model, offline=offline, say=_say))
+    checkpoint = Checkpoint(find_model(model, offline=offline, say=say))
     n_bytes = convert(checkpoint, soc, npu_precision)
-    _say(f"{checkpoint.folder.name} for {soc}, {npu_precision}: {n_bytes / 1e6:.0f} MB are ready")
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    say(f"{checkpoint.folder.name} for {soc}, {npu_precision}: {n_bytes / 1e6:.0f} MB are ready")

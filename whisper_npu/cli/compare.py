@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.options import AsJson, Chip, Offline, ReportPage, say
+
 
 def compare(  # noqa: PLR0913  one parameter an option
     inputs: Annotated[
@@ -14,7 +16,7 @@ def compare(  # noqa: PLR0913  one parameter an option
     ],
     *,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name or folder; by default our own.")
+        str | None, typer.Option("--model", "-m", help="Name or folder; by default the demo model.")
     ] = None,
     devices: Annotated[
         str | None,
@@ -25,9 +27,7 @@ def compare(  # noqa: PLR0913  one parameter an option
             "npu-fp16,npu-int8.",
         ),
     ] = None,
-    emulate: Annotated[
-        str | None, typer.Option(metavar="CHIP", help="Emulate the NPU of rk3588 or rk3566.")
-    ] = None,
+    emulate: Chip = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="What is said: a text, a folder of NAME.txt, or a list in .jsonl."),
@@ -41,11 +41,12 @@ def compare(  # noqa: PLR0913  one parameter an option
         ),
     ] = None,
     language: Annotated[str, typer.Option("--language", "-l", help="Code or name.")] = "auto",
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON on stdout.")] = False,
-    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Hold the times of words against each other.")
+    ] = False,
+    report: ReportPage = None,
+    json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Transcribe the same recordings on several devices and show what differs.
 
@@ -74,17 +75,17 @@ def compare(  # noqa: PLR0913  one parameter an option
     recordings = [str(recording.path) for recording in find(inputs)]
     task = Task(
         recordings,
-        Checkpoint(find_model(model, offline=offline, say=_say)),
+        Checkpoint(find_model(model, offline=offline, say=say)),
         [DeviceOptions.named(name.strip(), emulate) for name in names.split(",")],
         references(reference, recordings) if reference else {},
-        replace(GREEDY, language=language),
+        replace(GREEDY, language=language, word_timestamps=word_timestamps),
         TOLERANCE if fail_above is None else fail_above,
-        _say,
+        say,
     )
     found = compare(task)
     if report is not None:
         write(report, page(found, task.tolerance))
-        _say(str(report))
+        say(str(report))
     if json:
         typer.echo(dumps(plain(found), allow_nan=False))
     else:
@@ -93,7 +94,3 @@ def compare(  # noqa: PLR0913  one parameter an option
         require(found, fail_above)
     if found.failures:
         raise typer.Exit(3)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.options import Offline, say
+
 
 def compile_model(  # noqa: PLR0913  one parameter for each option
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
@@ -24,16 +26,16 @@ def compile_model(  # noqa: PLR0913  one parameter for each option
     audio: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Recordings to verify on [the calibration's, else none]."
+            metavar="PATH", help="Recordings to verify on; by default the calibration's, if any."
         ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Verify every layer as well.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Build what is there already.")] = False,
     toolchain_python: Annotated[
         Path | None,
-        typer.Option(metavar="PYTHON", help="A Python that has rknn-toolkit2 [our own]."),
+        typer.Option(metavar="PYTHON", help="A Python that has rknn-toolkit2; by default our own."),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never download a model.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Compile a model's encoder with Rockchip's toolchain, and verify it in its simulator.
 
@@ -50,9 +52,6 @@ def compile_model(  # noqa: PLR0913  one parameter for each option
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.rknpu.compilation import CompileOptions, compile_graphs
     from whisper_npu.rknpu.recipe import recipes
-
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
 
     wanted = recipes(target, precision, window)
     checkpoint = Checkpoint(hub.find(model, offline=offline, say=say))

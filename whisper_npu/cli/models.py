@@ -6,27 +6,26 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.options import Offline, say
 from whisper_npu.published import KNOWN, resolve
 
 app = typer.Typer(
     name="models", help="The models on this machine, and those to be had.", no_args_is_help=True
 )
-Name = Annotated[str, typer.Argument(help="base, large-v3-turbo, ..., or owner/name[@revision].")]
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+Name = Annotated[
+    str, typer.Argument(help="base, large-v3-turbo, ..., owner/name, owner/name@revision.")
+]
 
 
 @app.command("list")
 def list_models() -> None:
-    """Show the models known by a short name, and which of them are here.
+    """Show the models known by a short name, then others that are on this machine.
 
     For example: whisper-npu models list
     """
     from whisper_npu import hub
 
-    typer.echo(f"{'name':<18} {'size':>9}  {'licence':<11} here  hub")
+    typer.echo(f"{'name':<18} {'size':>9}  {'licence':<11} here  from")
     for model in KNOWN.values():
         folder = hub.cached(model)
         size = hub.size_of(folder) if folder else model.size
@@ -34,19 +33,20 @@ def list_models() -> None:
             f"{model.name:<18} {hub.readable(size) if size else '?':>9}  {model.licence:<11} "
             f"{'yes' if folder else '-':<4}  {model.repo}@{model.revision[:8]}"
         )
+    for name, folder in hub.others().items():
+        size = hub.readable(hub.size_of(folder))
+        typer.echo(f"{name:<18} {size:>9}  {'':<11} yes   {folder}")
 
 
 @app.command()
-def pull(
-    name: Name, *, offline: Annotated[bool, typer.Option(help="Never use the network.")] = False
-) -> None:
+def pull(name: Name, *, offline: Offline = False) -> None:
     """Download a model and verify it; an interrupted download is continued.
 
     For example: whisper-npu models pull small
     """
     from whisper_npu import hub
 
-    typer.echo(hub.pull(resolve(name), offline=offline, say=_say))
+    typer.echo(hub.pull(resolve(name), offline=offline, say=say))
 
 
 @app.command()
@@ -78,7 +78,7 @@ def verify(
     for file in damaged:
         hub.discard(folder, file)
     if damaged:
-        hub.pull(resolve(name), say=_say)
+        hub.pull(resolve(name), say=say)
 
 
 @app.command()
@@ -101,4 +101,4 @@ def rm(name: Name) -> None:
     from whisper_npu import hub
 
     freed = hub.remove(resolve(name))
-    _say(f"removed {name}: {hub.readable(freed)} free")
+    say(f"removed {name}: {hub.readable(freed)} free")

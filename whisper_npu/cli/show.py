@@ -64,7 +64,8 @@ class Show:
 
     def started(self, recording: Recording, seconds: float, done: float) -> None:
         """A recording begins: its length is known now, that of the others is guessed by size."""
-        self._begin(recording, seconds)
+        if recording not in self._last:  # a board that was lost may have begun it, too
+            self._begin(recording, seconds)
         self._advance(recording, done)
 
     def heard(self, recording: Recording, event: Event) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whisper_npu.cli.options import say
 from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     *,
     model: Annotated[
         str | None,
-        option("--model -m", MODEL, "Name or folder; by default the one that comes with us."),
+        option("--model -m", MODEL, "Name or folder; by default the demo model."),
     ] = None,
     device: Annotated[str, option("--device", MODEL, "auto, cpu or npu.")] = "auto",
     precision: Annotated[
@@ -149,7 +150,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         ),
     ] = "auto",
     vad: Annotated[
-        bool, option("--vad/--no-vad", SPEECH, "Hear nothing but speech (extra [vad]).")
+        bool, option("--vad/--no-vad", SPEECH, "Hear nothing but speech (the extra vad).")
     ] = False,
     vad_threshold: Annotated[
         float, option("--vad-threshold", SPEECH, "Probability that is speech.")
@@ -200,7 +201,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         ),
     ] = "-1",
     suppress_blank: Annotated[
-        bool, option("--suppress-blank", SEARCH, "Never begin with nothing.")
+        bool, option("--suppress-blank/--no-suppress-blank", SEARCH, "Never begin with nothing.")
     ] = True,
     without_timestamps: Annotated[
         bool, option("--without-timestamps", SEARCH, "Text only, one segment a window.")
@@ -311,7 +312,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     recordings = [] if watch else _named(find(inputs, search), output_name)
     form = _form(recordings, batch_options, json=json, watch=watch)
     devices = DeviceOptions(**_chosen(ctx, DeviceOptions))
-    opening = crew.Opening(model, devices, options, offline=offline, say=_say)
+    opening = crew.Opening(model, devices, options, offline=offline, say=say)
     if workers is None:  # on stdout, transcripts keep the order of the recordings
         workers = 1 if folder is None or cluster else opening.n_workers
     show = Show(recordings, form, subtitles, live=workers == 1 and not cluster)
@@ -321,7 +322,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     prepare = None if cluster else opening.prepare
     batch = Batch(queue, batch_options, opening.describe(subtitles), prepare, show)
     try:
-        with finishing(batch.stop, _say, keeping=folder is not None):
+        with finishing(batch.stop, say, keeping=folder is not None):
             if cluster:
                 from whisper_npu.batch import cluster as boards
 
@@ -394,11 +395,11 @@ def _conclude(batch: Batch, report: Path | None, *, written: bool) -> None:
 
     results = batch.report.results
     if batch.report.total != 1:
-        _say(batch.report.table())
+        say(batch.report.table())
     elif results and results[0].status == FAILED:
-        _say(f"whisper-npu: {results[0].recording}: {results[0].reason}")
+        say(f"whisper-npu: {results[0].recording}: {results[0].reason}")
     elif results and written and results[0].status != INTERRUPTED:
-        _say(result_line(results[0]))
+        say(result_line(results[0]))
     if report is not None:
         from whisper_npu.pages.batch import page
         from whisper_npu.writers import write
@@ -416,7 +417,3 @@ def _chosen(ctx: typer.Context, options: type[Any]) -> dict[str, Any]:
 def _source(ctx: typer.Context, name: str) -> str:
     source = ctx.get_parameter_source(name)
     return source.name if source else "DEFAULT"
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

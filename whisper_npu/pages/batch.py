@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu.figures import Figure, origin
 from whisper_npu.pages import render
-from whisper_npu.pages.charts import bars
+from whisper_npu.pages.charts import bars, legend
 
 if TYPE_CHECKING:
     from whisper_npu.batch.report import Report
@@ -22,6 +22,6 @@ def page(report: Report) -> str:
         summary=report.summary(),
         origin="" if source == "measured" else source,
         results=report.results,
-        stages=list(seconds),
+        stages=legend(list(seconds)),
         bars=bars([(report.device, seconds)], list(seconds)) if seconds else [],
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu.figures import Figure
 from whisper_npu.pages import render
-from whisper_npu.pages.charts import bars
+from whisper_npu.pages.charts import bars, legend
 
 if TYPE_CHECKING:
     from whisper_npu.bench import Benchmark
@@ -23,6 +23,6 @@ def page(found: Benchmark) -> str:
         "benchmark",
         title=f"{found.model} on {found.device}",
         found=found,
-        stages=list(seconds),
+        stages=legend(list(seconds)),
         bars=bars([("one window", seconds)], list(seconds)),
     )

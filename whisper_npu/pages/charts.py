@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from whisper_npu.stages import STAGES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -54,16 +56,27 @@ def _bar(
     name: str, seconds: Mapping[str, Figure], stages: Sequence[str], longest: Mapping[str, float]
 ) -> Bar:
     parts, x = [], 0.0
-    for colour, stage in enumerate(stages):
+    for stage in stages:
         figure = seconds.get(stage)
         if figure is None:
             continue
         width = WIDTH * figure.value / longest[figure.origin]
-        parts.append(Part(round(x, 2), round(width, 2), colour, f"{stage}: {figure}"))
+        parts.append(Part(round(x, 2), round(width, 2), colour(stage), f"{stage}: {figure}"))
         x += width
     total = sum(figure.value for figure in seconds.values())
     example = next(iter(seconds.values()))
     return Bar(name, str(type(example)(total, example.unit, example.origin)), tuple(parts))
+
+
+def colour(stage: str) -> int:
+    """The same for a stage on every page."""
+    stage = {"prompt": "decoder"}.get(stage, stage)
+    return STAGES.index(stage if stage in STAGES else "other")
+
+
+def legend(stages: Sequence[str]) -> list[tuple[str, int]]:
+    """Names of stages with their colours."""
+    return [(stage, colour(stage)) for stage in stages]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from whisper_npu.pages import render
-from whisper_npu.pages.charts import bars, layer_chart
+from whisper_npu.pages.charts import bars, layer_chart, legend
 from whisper_npu.tokenizer import UNSPACED
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def plain(value: Any) -> Any:
 
 def page(findings: Findings, tolerance: float) -> str:
     """HTML of a comparison: one file, no network, nothing runs."""
-    stages = list(dict.fromkeys(stage for device in findings.devices for stage in device.seconds))
+    spent = [item for device in findings.devices for item in device.seconds.items()]
+    stages = list(dict.fromkeys(stage for stage, figure in spent if figure.value))
     languages = {r.devices[0].transcript.language for r in findings.recordings}
     return render(
         "comparison",
@@ -49,7 +50,7 @@ def page(findings: Findings, tolerance: float) -> str:
         rate="CER" if languages <= UNSPACED else "WER",
         tolerance=tolerance,
         emulated=any("emulated" in device.name for device in findings.devices),
-        stages=stages,
+        stages=legend(stages),
         bars=bars([(device.name, device.seconds) for device in findings.devices], stages),
         chart=layer_chart(
             [(device.name, device.layers, device.suspect) for device in findings.devices[1:]]
