@@ -164,11 +164,9 @@ def _shares(figures: dict[str, Figure]) -> dict[str, Figure]:
         ("decoder, weights alone", "of the bandwidth", BANDWIDTH),
     ]
     return {
-        f"{achieved}, {of}": Figure(
-            100 * figures[achieved].value / figures[limit].value, "%", figures[achieved].origin
-        )
+        f"{achieved}, {of}": Figure(100 * figures[achieved].value / figures[limit].value, "%")
         for achieved, of, limit in pairs
-        if achieved in figures
+        if achieved in figures and figures[achieved].origin == "measured"
     }
 
 
