@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from whisper_npu.batch import Batch, Job
     from whisper_npu.devices import DeviceOptions
     from whisper_npu.options import TranscribeOptions
-    from whisper_npu.transcribe import State
+    from whisper_npu.transcribe import Event, State
 
 _LOOK = 0.2  # seconds between two looks for a signal
 _AHEAD = 2  # recordings sent to each worker before it asks
@@ -229,7 +229,8 @@ class _Dispatch:
             with suppress(OutputError):  # a full disk is told at the end, if it still is full
                 if job.claim:
                     job.claim.add(state, segments)
-            for event in (*segments, WindowDone(told["at"], state)):
+            events: list[Event] = [*segments, WindowDone(told["at"], state)]
+            for event in events:
                 self._batch.say_heard(job, event)
 
     def _take(self, future: Any) -> None:

@@ -34,8 +34,8 @@ def list_models() -> None:
             f"{'yes' if folder else '-':<4}  {model.repo}@{model.revision[:8]}"
         )
     for name, folder in hub.others().items():
-        size = hub.readable(hub.size_of(folder))
-        typer.echo(f"{name:<18} {size:>9}  {'':<11} yes   {folder}")
+        shown = hub.readable(hub.size_of(folder))
+        typer.echo(f"{name:<18} {shown:>9}  {'':<11} yes   {folder}")
 
 
 @app.command()
