@@ -350,7 +350,8 @@ EXPORT rknn_tensor_mem *rknn_create_mem(rknn_context handle, uint32_t size)
     if (fd < 0)
         return NULL;
     void *host = ftruncate(fd, size) ? MAP_FAILED
-                                     : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+                                     : mmap(NULL, size, PROT_READ | PROT_WRITE,
+                                            MAP_SHARED | MAP_POPULATE, fd, 0);
     if (host == MAP_FAILED) {
         close(fd);
         return NULL;
