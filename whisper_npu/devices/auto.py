@@ -33,7 +33,10 @@ class AutoDevice:
         try:
             self._device = self._open_npu(options)
         except DeviceError as error:
-            _log.warning("using the CPU: %s", error)
+            # once: the other workers meet the same
+            _log.log(
+                logging.DEBUG if options.share[0] else logging.WARNING, "using the CPU: %s", error
+            )
             self._device = self._open_cpu()
 
     def _open_npu(self, options: DeviceOptions) -> Device:

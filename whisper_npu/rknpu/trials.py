@@ -13,6 +13,7 @@ import logging
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from whisper_npu import cache
@@ -63,10 +64,14 @@ def usable(soc: Soc, library: Path, machine: Machine | None = None) -> tuple[int
     found = outcomes(soc, machine)
     for core, outcome in found.items():
         if outcome != WORKS:
-            _log.warning(
-                "core %d of the NPU is left out: %s; to try again: rm %s", core, outcome, notes()
-            )
+            _warn(f"core {core} of the NPU is left out: {outcome}; to try again: rm {notes()}")
     return (0, *(core for core, outcome in found.items() if outcome == WORKS))
+
+
+@lru_cache
+def _warn(message: str) -> None:
+    """Once, however many devices are opened."""
+    _log.warning("%s", message)
 
 
 def ask(library: Path, core: int | None) -> str:
