@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whisper_npu import DEMO
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.comparison.layers import (
     N_POSITIONS,
@@ -18,7 +20,9 @@ from whisper_npu.comparison.layers import (
     outputs,
     suspect,
 )
+from whisper_npu.devices import DeviceOptions, npu, open_device
 from whisper_npu.devices.cpu import NumpyDevice
+from whisper_npu.devices.npu.weights import cached
 from whisper_npu.model import NumpyOps
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whisper_npu.devices.npu.weights import Image
     from whisper_npu.model import Conv, Linear, Norm
 
     Float = NDArray[np.float32]
@@ -101,6 +106,38 @@ def test_a_planted_fault_is_named(
     assert blamed.name == layer
     if np.isfinite(scale):
         assert blamed.relative == pytest.approx(abs(1 - scale), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "model.encoder.layers.1.fc2",
+        "model.encoder.layers.0.self_attn.v_proj",
+        "model.decoder.layers.0.encoder_attn.k_proj",
+    ],
+)
+def test_a_wrong_scale_among_the_weights_of_the_npu_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str
+) -> None:
+    """Where it would happen: in what an int8 weight stands for, on the (emulated) NPU."""
+
+    def spoilt(image: Image, checkpoint: Checkpoint) -> dict[str, Any]:
+        arrays = {name: np.array(array) for name, array in cached(image, checkpoint).items()}
+        scale = image.entries[layer].channel_scale(arrays["floats"])
+        assert scale is not None
+        scale *= 2
+        return arrays
+
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    checkpoint = Checkpoint(DEMO)  # wide enough for the plan to leave no layer on the CPU
+    mel = np.random.default_rng(0).standard_normal((80, 3000), np.float32)
+    expected = outputs(NumpyDevice(checkpoint), mel)
+    options = DeviceOptions("npu", npu_precision="int8", emulate="rk3588")
+    monkeypatch.setattr(npu, "cached", spoilt)
+    with closing(open_device(checkpoint, options)) as device:
+        blamed = suspect(layer_errors(expected, device, mel))
+    assert blamed is not None
+    assert blamed.name == layer
 
 
 def test_rounding_is_no_fault(micro: Checkpoint, mel: Float, expected: dict[str, Float]) -> None:
