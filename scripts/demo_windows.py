@@ -143,6 +143,14 @@ class Speakers:
         return speakers[rng.integers(len(speakers))]
 
     @staticmethod
+    def _another(rng: np.random.Generator, clips: list[Clip], word: str) -> tuple[Clip, int]:
+        """A clip in which the same speaker says `word`, and where."""
+        places = [
+            (clip, i) for clip in clips for i, (said, _, _) in enumerate(clip.words) if said == word
+        ]
+        return places[rng.integers(len(places))]
+
+    @staticmethod
     def phrase(
         rng: np.random.Generator, clips: list[Clip]
     ) -> tuple[Samples, list[tuple[str, int, int]]]:
@@ -152,12 +160,17 @@ class Speakers:
         length = 0
         n_clips = rng.integers(1, 9) if clips[0].source == "fsdd" else rng.choice([1, 1, 1, 1, 2])
         cut = clips[0].source == "an4" and rng.random() < 0.4
+        again = 0.2 if cut or clips[0].source == "fsdd" else 0.0  # chance alone repeats too few
         for _ in range(n_clips + (rng.integers(0, 5) if cut else 0)):
-            clip = clips[rng.integers(len(clips))]
-            first, last = 0, len(clip.words)
-            if cut:
-                first = int(rng.integers(last))
-                last = min(last, first + int(rng.choice([1, 1, 2, 3])))
+            if words and rng.random() < again:
+                clip, first = Speakers._another(rng, clips, words[-1][0])
+                last = first + 1
+            else:
+                clip = clips[rng.integers(len(clips))]
+                first, last = 0, len(clip.words)
+                if cut:
+                    first = int(rng.integers(last))
+                    last = min(last, first + int(rng.choice([1, 1, 2, 3])))
             start = clip.words[first][1] if first else 0
             end = clip.words[last - 1][2] if last < len(clip.words) else len(clip.samples)
             # the context around a clip would add up to a pause: keep little of it

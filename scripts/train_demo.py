@@ -506,7 +506,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/demo"))
     parser.add_argument("--name", default="last", help="of the checkpoint in the cache")
     parser.add_argument("--resume", type=Path, help="a checkpoint to go on from")
-    parser.add_argument("--steps", type=int, default=12500)
+    parser.add_argument("--steps", type=int, default=13500)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
