@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
 
 PRECISIONS = {"f32": packed.F32, "f16": packed.F16, "int8": packed.INT8}
-# encoder, decoder. A decoder step waits for memory, so int8 halves it. Of the encoder, 16 bits cost
-# no more than int8 where one instruction multiplies them, and are several times more exact.
+# encoder, decoder. A decoder step waits for memory, so int8 halves it. An encoder waits for
+# arithmetic: int8 is the faster one wherever there is a dot product for it (docs/cpu.md has times
+# and errors).
 AUTO = {
-    "avx512": ("f16", "int8"),
+    "avx512": ("int8", "int8"),
     "avx2": ("f16", "int8"),
     "neon": ("int8", "int8"),
     "portable": ("f32", "int8"),
