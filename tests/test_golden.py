@@ -14,7 +14,7 @@ import pytest
 from whisper_npu.cache import sha256
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.decoding import Decoder
-from whisper_npu.devices.cpu import NumpyDevice
+from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.features import LogMel, log_mel
 from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment
@@ -26,19 +26,23 @@ if TYPE_CHECKING:
     import numpy as np
 
     from whisper_npu.decoding import DecodingOptions, Hypothesis
+    from whisper_npu.devices import Device
 
 
-class Remembering(NumpyDevice):
-    """Encodes the same window once: every option set hears the same recordings."""
+class Remembering:
+    """A device that encodes the same window once: every option set hears the same recordings."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint)
+    def __init__(self, device: Device) -> None:
+        self.name = device.name
+        self.session = device.session
+        self.close = device.close
+        self._encode = device.encode
         self._encoded: dict[bytes, Any] = {}
 
     def encode(self, mel: Any, *, observe: Any = None) -> Any:
         key = mel.tobytes()
         if key not in self._encoded:
-            self._encoded[key] = super().encode(mel)
+            self._encoded[key] = self._encode(mel)
         return self._encoded[key]
 
 
@@ -52,7 +56,7 @@ class Golden:
         self.name = name
         self.results: dict[str, dict[str, Any]] = content["results"]
         checkpoint = Checkpoint(folder)
-        self.model = Model(checkpoint, Remembering(checkpoint))
+        self.model = Model(checkpoint, Remembering(open_cpu(checkpoint, precision="f32")))
         self._heard: dict[str, LogMel] = {}
 
     def _features(self, recording: str) -> LogMel:
