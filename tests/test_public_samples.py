@@ -23,10 +23,7 @@ ROWS: list[dict[str, Any]] = (
     else []
 )
 BEYOND_VOCABULARY = {"jfk.flac"}
-MISHEARD = {
-    "long_digits.flac",
-    *(f"an4_cen7-{speaker}-b.wav" for speaker in "fbbh fclc ffmm fjam".split()),
-}
+MISHEARD = {"long_digits.flac", "an4_cen7-fjam-b.wav"}
 
 
 def errors(expected: str, heard: str) -> int:
