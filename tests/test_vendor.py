@@ -169,10 +169,6 @@ def held_out(shared: Path) -> list[Float]:
     return [soundfile.read(pack / files[name], dtype="float32")[0] for name in HELD_OUT]
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="in full windows the demo model hesitates between words: float16 tips some of them",
-)
 def test_the_demo_models_transcripts(demo: Checkpoint, toolchain: Toolchain, shared: Path) -> None:
     """The whole development split: the encoder simulated, against all of it on the CPU.
 
