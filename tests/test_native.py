@@ -1,4 +1,4 @@
-"""The kernels as a program of their own: built for Arm, under qemu-user."""
+"""The kernels as a program of their own: for Arm, under qemu-user; and with sanitizers."""
 
 from __future__ import annotations
 
@@ -57,3 +57,11 @@ def test_arm_agrees(arm_program: Path, processor: str, best: str) -> None:
     """Cortex-A72 has no dot product: it must get the portable kernels, not a crash."""
     output = succeeds("qemu-aarch64", "-cpu", processor, str(arm_program))
     assert ("neon decoding" in output) == (best == "neon")
+
+
+@pytest.mark.timeout(900)
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    """AddressSanitizer and UBSan, in every instruction set that this processor has."""
+    needs("cmake", "g++")
+    folder = build(tmp_path, "agreement", "-DAGREEMENT=ON", "-DSANITIZE=ON")
+    assert "portable decoding" in succeeds(str(folder / "agreement"))
