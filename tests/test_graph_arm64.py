@@ -143,7 +143,7 @@ def test_too_many_cores() -> None:
     (ROOT / "proc/device-tree/compatible").write_bytes(b"rockchip,rk3566\0")
     write_manifest(target="rk3566")
     (line,) = drive(n_cores=3)
-    assert "rk3566 has 1 NPU cores, 3" in line
+    assert "cores 0, 1, 2 of rk3566, which has 1" in line
 
 
 def test_a_damaged_file() -> None:
