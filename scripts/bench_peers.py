@@ -90,7 +90,10 @@ def _python(*arguments: str) -> None:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    return os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | more
+    # bytecode is kept, as that of installed programs is
+    return (
+        os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""} | more
+    )
 
 
 class Worker:

@@ -101,7 +101,7 @@ class Graph:
         if tuple(cores) not in _CORE_MASKS or max(cores, default=0) >= soc.cores:
             numbers = ", ".join(map(str, cores))
             raise DeviceError(
-                f"a graph cannot run on the NPU cores {numbers} of {soc.name}, which has {soc.cores}"
+                f"graphs cannot run on the NPU cores {numbers} of {soc.name}, which has {soc.cores}"
             )
         if not (root / LIBRARY).exists():
             raise DeviceError(
