@@ -100,6 +100,16 @@ def test_a_listener_that_fails_ends_the_batch(tmp_path: Path) -> None:
     assert not [each for each in threading.enumerate() if each.name.startswith("worker")]
 
 
+@pytest.mark.timeout(30)
+def test_the_last_worker_to_leave_ends_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_LOOK", 600.0)  # nobody waits for the next look
+    batch = _batch(make_texts(tmp_path / "in", 2), tmp_path / "out")
+    workers.run(batch, lambda *_: Engine(), 2)
+    assert [result.status for result in batch.report.results] == ["done"] * 2
+
+
 def test_memory_is_told_by_the_system() -> None:
     before = workers.anonymous_memory()
     ballast = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE)  # not from what malloc keeps

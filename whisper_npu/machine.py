@@ -10,7 +10,6 @@ import platform
 import stat
 import sys
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -56,6 +55,8 @@ class Machine:
         """Of an installed Python package; "" when it is not."""
         if self.packages is not None:
             return self.packages.get(package, "")
+        from importlib import metadata
+
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -278,18 +278,22 @@ class Batch:
         result = Result(job.recording.name, INTERRUPTED, "run again to continue")
         self._end(job.recording, result)
 
+    def call(self, what: Callable[[], None]) -> None:
+        """Have the thread that runs the batch call this, and wake it."""
+        self._calls.put(what)
+
     def say_opened(self, device: str) -> None:
         """Report the device, and tell the listener."""
         self.report.device = device
-        self._calls.put(lambda: self._listener.opened(device))
+        self.call(lambda: self._listener.opened(device))
 
     def say_started(self, job: Job, seconds: float, done: float) -> None:
         """Tell the listener."""
-        self._calls.put(lambda: self._listener.started(job.recording, seconds, done))
+        self.call(lambda: self._listener.started(job.recording, seconds, done))
 
     def say_heard(self, job: Job, event: Event) -> None:
         """Tell the listener."""
-        self._calls.put(lambda: self._listener.heard(job.recording, event))
+        self.call(lambda: self._listener.heard(job.recording, event))
 
     def _skip(self, recording: Recording, reason: str) -> Literal[False]:
         self._end(recording, Result(recording.name, SKIPPED, reason))
@@ -302,7 +306,7 @@ class Batch:
             self.report.add(result)
             self._listener.finished(recording, result, transcript)
 
-        self._calls.put(tell)
+        self.call(tell)
 
     def _paths(self, recording: Recording) -> list[Path]:
         folder = self._options.folder

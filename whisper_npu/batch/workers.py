@@ -175,7 +175,7 @@ def run(
     for thread in threads:
         thread.start()
     try:
-        while any(thread.is_alive() for thread in threads):
+        while crew.n_working:
             batch.tell(_LOOK)
     finally:  # a listener may have failed
         batch.stop()
@@ -195,6 +195,7 @@ class _Crew:
         max_memory: int | None,
     ) -> None:
         self.error: BaseException | None = None
+        self.n_working = n_workers  # as the main thread knows
         self._n_workers = self._n_staying = n_workers
         self._door = threading.Lock()
         self._batch = batch
@@ -209,6 +210,11 @@ class _Crew:
         except BaseException as error:  # noqa: BLE001  raised again by `run`, in the main thread
             self.error = self.error or error
             self._batch.stop()
+        finally:
+            self._batch.call(self._left)
+
+    def _left(self) -> None:
+        self.n_working -= 1
 
     def _serve(self, number: int, stack: ExitStack) -> None:
         engine = None
