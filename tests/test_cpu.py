@@ -228,6 +228,21 @@ def test_weights_of_another_size_are_refused(odd: Checkpoint) -> None:
         native.Engine(isa, sizes, mixed, 0, 1, [])
 
 
+def test_packing_keeps_one_layer_at_a_time(odd: Checkpoint) -> None:
+    from whisper_npu.model import Linear, Whisper
+
+    model = Whisper(odd)
+    packing = packed.arrays(model, packed.INT8, packed.INT8)
+    name = ""
+    while not name.startswith("decoder_norm"):
+        name, _ = next(packing)
+    heads = [part for x in model.decoder_layers for part in (x.attention, x.cross) if part]
+    linears = [layer for x in heads for layer in vars(x).values() if isinstance(layer, Linear)]
+    linears += [layer for x in model.encoder_layers for layer in (x.fc1, x.fc2)]
+    assert linears
+    assert not any("weight" in vars(layer) for layer in linears)
+
+
 def test_options() -> None:
     missing: Any = None
     with pytest.raises(OptionError, match="precision"):

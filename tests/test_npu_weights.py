@@ -69,6 +69,12 @@ def test_queries_carry_the_factor_of_attention(checkpoint: Checkpoint) -> None:
     assert np.allclose(entry.weight(), entry.layer.weight / np.sqrt(32))
 
 
+def test_conversion_keeps_one_weight_at_a_time(checkpoint: Checkpoint) -> None:
+    layout = image(checkpoint)
+    dict(layout.arrays())
+    assert not any("weight" in vars(entry.layer) for entry in layout.entries.values())
+
+
 def test_rows_of_zeros_have_a_scale() -> None:
     whole, scale = quantise_rows(np.array([[0, 0], [1, -2]], np.float32))
     assert whole.tolist() == [[0, 0], [64, -127]]

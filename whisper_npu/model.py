@@ -88,6 +88,12 @@ class Conv:
         return _float32(self.checkpoint, f"{self.name}.bias", self.n_out)
 
 
+def forget(*layers: Linear | Conv) -> None:
+    """Give the memory of their weights back; they are read again when asked for."""
+    for layer in layers:
+        layer.__dict__.pop("weight", None)
+
+
 def _float32(checkpoint: Checkpoint, name: str, *shape: int) -> Float:
     return checkpoint.tensor(name, shape).astype(np.float32)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whisper_npu.kernels import native
+from whisper_npu.model import forget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,7 @@ def _layer(
     yield from _norm(f"{name}.mlp_norm", layer.mlp_norm)
     yield from packed_linear(f"{name}.fc1", layer.fc1.weight, layer.fc1.bias, kind, stride)
     yield from packed_linear(f"{name}.fc2", layer.fc2.weight, layer.fc2.bias, kind, hidden)
+    forget(layer.fc1, layer.fc2)
 
 
 def _norm(name: str, norm: Norm) -> Iterator[tuple[str, Array]]:
@@ -106,12 +108,14 @@ def _projections(
         scale = np.float32(np.log2(np.e) / np.sqrt(width)) if letter == "q" else np.float32(1)
         weights.append(_pad_heads(linear.weight * scale, heads))
         biases.append(_pad_heads(linear.bias * scale, heads))
+        forget(linear)  # a small board has no memory for all of them
     n_in = _round_up(attention.query.n_in, 64)
     yield from packed_linear(name, np.concatenate(weights), np.concatenate(biases), kind, n_in)
 
 
 def _out(name: str, linear: Linear, kind: int, heads: _Heads) -> Iterator[tuple[str, Array]]:
     weight = _pad_heads(linear.weight.T, heads).T
+    forget(linear)
     yield from packed_linear(name, weight, linear.bias, kind, heads.n * heads.width)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from whisper_npu import cache, weights_cache
 from whisper_npu.errors import DeviceError, OptionError
-from whisper_npu.model import Conv, Linear, Whisper
+from whisper_npu.model import Conv, Linear, Whisper, forget
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.soc import SOCS
 
@@ -106,6 +106,7 @@ class Image:
             tiled = self._tiled(entry, floats).view(np.uint8)
             tiles[entry.offset : entry.offset + tiled.size] = tiled
             entry.bias(floats)[:] = entry.layer.bias * np.float32(entry.factor)
+            forget(entry.layer)  # a small board has no memory for all of them
         yield "tiles", tiles
         yield "floats", floats
 
