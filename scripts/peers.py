@@ -4,7 +4,8 @@
     peers.py once PEER MODEL THREADS CLIP N      transcribes a clip, N tokens a window, and ends
 
 A request is a JSON list, ["encode"] or ["decode", n, beams] or ["steps", n, beams]; the answer is
-the seconds that it took. A tool for development, never imported by the program.
+a JSON list of the seconds that it took and of the tokens that were decoded. A tool for development,
+never imported by the program.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Peer(Protocol):
         """Encode the window."""
         ...
 
-    def decode(self, n: int, beams: int) -> None:
-        """Decode n tokens of the encoded window, without timestamps."""
+    def decode(self, n: int, beams: int) -> int:
+        """Decode n tokens of the encoded window, without timestamps; how many there were."""
         ...
 
     def transcribe(self, clip: str, n: int) -> None:
@@ -70,7 +71,7 @@ class Ours:
         """With the keys and values of cross-attention, which others compute later."""
         self._encoded = self._device.encode(self._mel)
 
-    def decode(self, n: int, beams: int) -> None:
+    def decode(self, n: int, beams: int) -> int:
         from whisper_npu.decoding import DecodingOptions
 
         options = DecodingOptions(
@@ -79,9 +80,9 @@ class Ours:
             sample_len=n,
             without_timestamps=True,
         )
-        self._decoder.decode(self._encoded, options, np.random.default_rng(0))
+        return len(self._decoder.decode(self._encoded, options, np.random.default_rng(0)).tokens)
 
-    def steps(self, n: int, beams: int) -> None:
+    def steps(self, n: int, beams: int) -> int:
         """The device alone: no search, no filters."""
         session = self._device.session(self._encoded, beams=beams)
         session.step(np.zeros((1, 4), np.int64))
@@ -89,13 +90,19 @@ class Ours:
         for _ in range(n):
             session.step(np.zeros((beams, 1), np.int64))
         session.close()
+        return n
 
     def transcribe(self, clip: str, n: int) -> None:
         raise NotImplementedError(clip, n)
 
 
 class FasterWhisper:
-    """SYSTRAN/faster-whisper, int8."""
+    """SYSTRAN/faster-whisper, int8.
+
+    CTranslate2 decodes half as many tokens as max_length says, whatever the prompt.
+    """
+
+    PROMPT = (50258, 50259, 50359, 50363)  # English, transcribe, no timestamps
 
     def __init__(self, model: str, threads: int) -> None:
         from faster_whisper import WhisperModel
@@ -106,15 +113,16 @@ class FasterWhisper:
     def encode(self) -> None:
         self._encoded = self._model.encode(self._mel)
 
-    def decode(self, n: int, beams: int) -> None:
-        prompt = [50258, 50259, 50359, 50363]
-        self._model.model.generate(
-            self._encoded, [prompt], beam_size=beams, max_length=len(prompt) + n
+    def decode(self, n: int, beams: int) -> int:
+        found = self._model.model.generate(
+            self._encoded, [list(self.PROMPT)], beam_size=beams, max_length=2 * n
         )
+        return len(found[0].sequences_ids[0])
 
     def transcribe(self, clip: str, n: int) -> None:
         segments, _ = self._model.transcribe(
-            clip, language=LANGUAGE, beam_size=1, temperature=0, max_new_tokens=n,
+            clip, language=LANGUAGE, beam_size=1, temperature=0,
+            max_new_tokens=2 * n - len(self.PROMPT),
             without_timestamps=True, condition_on_previous_text=False,
             compression_ratio_threshold=None, log_prob_threshold=None, no_speech_threshold=None,
         )  # fmt: skip
@@ -137,12 +145,13 @@ class OpenAI:
     def encode(self) -> None:
         self._encoded = self._model.encoder(self._mel)
 
-    def decode(self, n: int, beams: int) -> None:
+    def decode(self, n: int, beams: int) -> int:
         options = self._whisper.DecodingOptions(
             language=LANGUAGE, beam_size=beams if beams > 1 else None, sample_len=n,
             without_timestamps=True, fp16=False,
         )  # fmt: skip
-        self._whisper.decode(self._model, self._encoded, options)
+        (result,) = self._whisper.decode(self._model, self._encoded, options)
+        return len(result.tokens)
 
     def transcribe(self, clip: str, n: int) -> None:
         result = self._whisper.transcribe(
@@ -169,12 +178,13 @@ class WhisperCpp:
     def encode(self) -> None:
         self._library.whisper_encode(self._context, 0, self._threads)
 
-    def decode(self, n: int, beams: int) -> None:
-        if beams == 1:  # without sampling
-            for position in range(n):
-                self._library.whisper_decode(self._context, 100, 1, position, self._threads)
-        else:  # encodes the window as well
+    def decode(self, n: int, beams: int) -> int:
+        if beams > 1:  # encodes the window as well
             self._full(noise(), n, beams)
+            return self._library.whisper_full_n_tokens(self._context, 0)
+        for position in range(n):  # without sampling
+            self._library.whisper_decode(self._context, 100, 1, position, self._threads)
+        return n
 
     def _full(self, pcm: NDArray[np.float32], n: int, beams: int) -> None:
         library = self._library
@@ -184,7 +194,8 @@ class WhisperCpp:
             if beams > 1
             else strategies.WHISPER_SAMPLING_GREEDY
         )
-        params.n_threads, params.language, params.max_tokens = self._threads, LANGUAGE, n
+        params.n_threads, params.language = self._threads, LANGUAGE
+        params.max_tokens = n - 1  # it decodes one more
         params.no_timestamps = params.no_context = params.single_segment = True
         params.temperature_inc = 0.0
         params.print_progress = params.print_timestamps = False
@@ -219,8 +230,8 @@ def serve(peer: Any) -> None:
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         begin = time.perf_counter()
-        getattr(peer, name)(*arguments)
-        print(time.perf_counter() - begin, file=answers, flush=True)
+        n = getattr(peer, name)(*arguments)
+        print(json.dumps([time.perf_counter() - begin, n]), file=answers, flush=True)
 
 
 def main() -> None:

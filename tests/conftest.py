@@ -12,6 +12,8 @@ from browser import browser, reader
 from command_line import CommandLine, runner
 from random_checkpoint import SIZES, write
 
+from whisper_npu.checkpoint import Checkpoint
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -43,6 +45,15 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         return made[name]
 
     return get
+
+
+@pytest.fixture
+def checkpoint(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Checkpoint:
+    """A small model for windows of 2 s, with a cache of its own."""
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    return Checkpoint(random_model("short"))
 
 
 @pytest.fixture(scope="session")

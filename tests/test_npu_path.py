@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from whisper_npu import cache
-from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import DeviceOptions, npu_path, open_device
 from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from whisper_npu.checkpoint import Checkpoint
 
 
 class Way:
@@ -32,14 +32,6 @@ class Way:
 
     def close(self) -> None:
         self.closed = True
-
-
-@pytest.fixture
-def checkpoint(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Checkpoint:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    return Checkpoint(random_model("micro"))
 
 
 @pytest.fixture

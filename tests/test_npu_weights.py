@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
 from whisper_npu.devices.npu.weights import Image, build, cached, quantise_rows
 from whisper_npu.errors import OptionError
@@ -22,18 +21,11 @@ from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.soc import SOCS, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from whisper_npu.checkpoint import Checkpoint
+
 ALL = [(chip, p) for chip in SOCS for p in ("fp16", "int8")]
-
-
-@pytest.fixture
-def checkpoint(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Checkpoint:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    return Checkpoint(random_model("short"))
 
 
 def image(checkpoint: Checkpoint, chip: str = "rk3588", precision: Precision = "fp16") -> Image:

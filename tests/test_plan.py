@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def checkpoint(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Checkpoint:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    return Checkpoint(random_model("short"))
-
-
 def modelled_for(checkpoint: Checkpoint, chip: str, precision: Precision) -> plans.Plan:
     return modelled(Image(Whisper(checkpoint), SOCS[chip], precision), checkpoint.dims)
 

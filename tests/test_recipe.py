@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from whisper_npu import cache
-from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.rknpu.recipe import FORMAT, Recipe, find_graph, graphs_folder, recipes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-
-@pytest.fixture
-def checkpoint(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Checkpoint:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    return Checkpoint(random_model("micro"))
+    from whisper_npu.checkpoint import Checkpoint
 
 
 def store(
