@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import typer
@@ -58,3 +59,5 @@ def main() -> None:
     except WhisperNpuError as error:
         typer.echo(f"whisper-npu: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        gc.freeze()  # the end of the process frees everything, with nothing left to look through

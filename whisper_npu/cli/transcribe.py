@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import whisper_npu
 from whisper_npu.cli.options import say
 from whisper_npu.errors import OptionError
 
@@ -287,6 +289,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
 
       arecord -f S16_LE -r 16000 -d 10 | whisper-npu transcribe -
     """
+    _keep_blas_still()
     from whisper_npu.batch import Batch, BatchOptions
     from whisper_npu.batch import workers as crew
     from whisper_npu.batch.interrupts import finishing
@@ -336,6 +339,15 @@ def transcribe(  # noqa: PLR0913  one parameter an option
         if timings:
             _tell_timings(batch)
     raise typer.Exit(batch.report.exit_code)
+
+
+def _keep_blas_still() -> None:
+    """One thread for BLAS where compiled kernels do the work: it spins, in their way.
+
+    BLAS reads this when numpy is imported.
+    """
+    if any(file for place in whisper_npu.__path__ for file in Path(place).glob("kernels/_native*")):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _tell_timings(batch: Batch) -> None:
