@@ -1,6 +1,6 @@
 // Every instruction set of this processor computes what the portable kernels do (which the Python
 // tests hold against numpy): linear layers, and a small random Whisper from mel to logits.
-// Run under qemu-user for Arm, and with sanitizers. Prints what differs; exit code 1.
+// Run under qemu-user for Arm. Prints what differs; exit code 1.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
