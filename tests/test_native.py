@@ -84,7 +84,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     runtimes = [succeeds("g++", f"-print-file-name=lib{name}.so") for name in ("asan", "stdc++")]
     output = succeeds(
         sys.executable, "-c", PRELOADING, "whisper_npu.kernels._native", str(module), *tests,
-        "-q", "-s", "-p", "no:cacheprovider",
+        "-s", "-p", "no:cacheprovider",
         LD_PRELOAD=" ".join(runtime.strip() for runtime in runtimes),
         ASAN_OPTIONS="detect_leaks=0",  # Python itself leaks
         PYTHONMALLOC="malloc",

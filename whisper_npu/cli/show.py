@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from json import dumps
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -48,6 +49,7 @@ class Show:
         self._began = time.monotonic()
         self._worked = 0.0
         self._device = ""
+        tqdm.set_lock(RLock())  # its own is one between processes, and slow to make
         self._bar = tqdm(
             total=1.0,  # until the first recording tells its length
             unit="s",
