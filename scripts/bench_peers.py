@@ -34,11 +34,7 @@ FEW, MANY = 8, 40  # tokens: a token's time is from the difference
 CLIP, CLIP_TOKENS = 11, 28  # seconds; tokens in it
 HOUR_TOKENS = 76  # in each window of 30 s: as many a second
 OURS, BASELINE = "ours", "faster-whisper int8"
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # who has nothing to do leaves the cores to the others
-    "KMP_BLOCKTIME": "0",
-    "HF_HUB_OFFLINE": "1",
-}
+PAUSE = 0.5  # seconds: the threads of who was measured before have stopped to wait by then
 
 
 @dataclass(frozen=True)
@@ -93,11 +89,10 @@ def _python(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, env=_environment())
 
 
-def _environment(**more: str) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     # bytecode is kept, as that of installed programs is
-    return (
-        os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""} | more
-    )
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", "HF_HUB_OFFLINE": "1"}
+    return os.environ | ours
 
 
 class Worker:
@@ -149,6 +144,7 @@ def parts(results: Results, found: list[Entrant], threads: int, rounds: int) -> 
             worker.token("decode", 5)
         for _ in range(rounds):
             for worker in workers:
+                time.sleep(PAUSE)
                 results.add(worker.name, "encoder", worker.seconds("encode"))
                 results.add(worker.name, "token", worker.token("decode", 1))
                 results.add(worker.name, "token, beam 5", worker.token("decode", 5))
