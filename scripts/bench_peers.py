@@ -260,7 +260,8 @@ def _cell(results: Results, entrant: str, measure: str) -> str:
     values, ours = results.of(entrant, measure), results.of(OURS, measure)
     if not values:
         return ""
-    text = f"{median(values) * MEASURES[measure][2]:.3g}"
+    value = median(values) * MEASURES[measure][2]
+    text = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     if entrant == OURS:
         return f"**{text}**"
     ratios = [theirs / own for theirs, own in zip(values, ours, strict=False)]
