@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.checkpoint import Dimensions
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
 hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy
 hypothesis.settings.load_profile("patient")
 
