@@ -252,10 +252,14 @@ def test_options() -> None:
 
 
 def test_without_native_kernels_numpy_takes_over(
-    odd: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    odd: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cpu, "native", None)
-    device = cpu.open_cpu(odd)
-    assert device.name == "cpu f32, numpy"
+    cpu._warn_of_numpy.cache_clear()
+    devices = [cpu.open_cpu(odd) for _ in range(2)]
+    assert [device.name for device in devices] == ["cpu f32, numpy"] * 2
+    assert [record.message for record in caplog.records] == [
+        "no compiled kernels: numpy does their work, far more slowly (whisper-npu doctor)"
+    ]
     with pytest.raises(OptionError, match="compiled kernels"):
         cpu.open_cpu(odd, precision="int8")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import logging
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from whisper_npu.model import Conv, Linear
 
     Float = NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = {"f32": packed.F32, "f16": packed.F16, "int8": packed.INT8}
 # encoder, decoder. A decoder step waits for memory, so int8 halves it. An encoder waits for
@@ -49,10 +52,17 @@ def open_cpu(
     if native is None:
         if precision not in ("auto", "f32"):
             raise OptionError(f"--precision {precision} needs the compiled kernels: use f32")
+        _warn_of_numpy()
         return NumpyDevice(checkpoint)
     isa = native.instruction_sets()[0]
     encoder, decoder = AUTO[isa] if precision == "auto" else (precision, precision)
     return CpuDevice(checkpoint, isa, encoder, decoder, cores.choose(threads))
+
+
+@lru_cache
+def _warn_of_numpy() -> None:
+    """Once, however many workers there are."""
+    _log.warning("no compiled kernels: numpy does their work, far more slowly (whisper-npu doctor)")
 
 
 class CpuDevice:
