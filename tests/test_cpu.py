@@ -15,7 +15,7 @@ from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import DeviceOptions, cpu, open_device, packed
 from whisper_npu.devices.cores import Cores
 from whisper_npu.devices.cpu import CpuDevice, NumpyDevice
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, warn_once
 from whisper_npu.kernels import status
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def test_without_native_kernels_numpy_takes_over(
     odd: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cpu, "native", None)
-    cpu._warn_of_numpy.cache_clear()
+    warn_once.cache_clear()
     devices = [cpu.open_cpu(odd) for _ in range(2)]
     assert [device.name for device in devices] == ["cpu f32, numpy"] * 2
     assert [record.message for record in caplog.records] == [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from whisper_npu import cache, weights_cache
 from whisper_npu.devices import cores, packed
 from whisper_npu.devices.observed import Observed
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, warn_once
 from whisper_npu.kernels import native, reference
 from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
 from whisper_npu.stages import stage
@@ -52,17 +52,13 @@ def open_cpu(
     if native is None:
         if precision not in ("auto", "f32"):
             raise OptionError(f"--precision {precision} needs the compiled kernels: use f32")
-        _warn_of_numpy()
+        warn_once(
+            _log, "no compiled kernels: numpy does their work, far more slowly (whisper-npu doctor)"
+        )
         return NumpyDevice(checkpoint)
     isa = native.instruction_sets()[0]
     encoder, decoder = AUTO[isa] if precision == "auto" else (precision, precision)
     return CpuDevice(checkpoint, isa, encoder, decoder, cores.choose(threads))
-
-
-@lru_cache
-def _warn_of_numpy() -> None:
-    """Once, however many workers there are."""
-    _log.warning("no compiled kernels: numpy does their work, far more slowly (whisper-npu doctor)")
 
 
 class CpuDevice:

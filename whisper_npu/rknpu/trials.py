@@ -13,11 +13,10 @@ import logging
 import subprocess
 import sys
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from whisper_npu import cache
-from whisper_npu.errors import DeviceFault, OutputError
+from whisper_npu.errors import DeviceFault, OutputError, warn_once
 from whisper_npu.machine import Machine
 
 if TYPE_CHECKING:
@@ -64,14 +63,9 @@ def usable(soc: Soc, library: Path, machine: Machine | None = None) -> tuple[int
     found = outcomes(soc, machine)
     for core, outcome in found.items():
         if outcome != WORKS:
-            _warn(f"core {core} of the NPU is left out: {outcome}; to try again: rm {notes()}")
+            again = f"to try again: rm {notes()}"
+            warn_once(_log, f"core {core} of the NPU is left out: {outcome}; {again}")
     return (0, *(core for core, outcome in found.items() if outcome == WORKS))
-
-
-@lru_cache
-def _warn(message: str) -> None:
-    """Once, however many devices are opened."""
-    _log.warning("%s", message)
 
 
 def ask(library: Path, core: int | None) -> str:
