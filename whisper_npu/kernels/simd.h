@@ -27,6 +27,10 @@
 
 #include "half.h"
 
+// A compiler that thinks a block of products too large calls these one by one instead, with every
+// register through memory: ten times slower.
+#define INLINE inline __attribute__((always_inline))
+
 namespace whisper_npu::ISA {
 
 #if defined(ISA_AVX512)
@@ -41,13 +45,13 @@ namespace whisper_npu::ISA {
 
 constexpr int kLanes = 16;
 
-inline F load(const float* p, int n) {  // the first n, then zeros
+INLINE F load(const float* p, int n) {  // the first n, then zeros
   float all[kLanes] = {};
   memcpy(all, p, sizeof(float) * (size_t)n);
   return load(all);
 }
 
-inline void store(float* p, F a, int n) {
+INLINE void store(float* p, F a, int n) {
   float all[kLanes];
   store(all, a);
   memcpy(p, all, sizeof(float) * (size_t)n);
@@ -61,19 +65,19 @@ struct Float {
   using Acc = F;
   using Lanes = F;
   using One = float;
-  static Acc start(const int32_t*) { return broadcast(0); }
-  static Lanes lanes(const Weight* w) { return load(w); }
-  static One one(const Activation* x) { return *x; }
-  static Acc dot(Acc acc, One x, Lanes w) { return fma(broadcast(x), w, acc); }
-  static F value(Acc acc) { return acc; }
-  static void put(Activation* p, F a) { store(p, a); }
-  static void pack(Weight* p, F a) { store(p, a); }
+  static INLINE Acc start(const int32_t*) { return broadcast(0); }
+  static INLINE Lanes lanes(const Weight* w) { return load(w); }
+  static INLINE One one(const Activation* x) { return *x; }
+  static INLINE Acc dot(Acc acc, One x, Lanes w) { return fma(broadcast(x), w, acc); }
+  static INLINE F value(Acc acc) { return acc; }
+  static INLINE void put(Activation* p, F a) { store(p, a); }
+  static INLINE void pack(Weight* p, F a) { store(p, a); }
 };
 
 struct Mixed : Float {  // int8 weights, float32 inputs
   using Weight = int8_t;
-  static Lanes lanes(const Weight* w) { return load_int8(w); }
-  static void pack(Weight* p, F a) { store_int8(p, a); }
+  static INLINE Lanes lanes(const Weight* w) { return load_int8(w); }
+  static INLINE void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
 }  // namespace whisper_npu::ISA

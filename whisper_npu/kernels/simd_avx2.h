@@ -4,9 +4,9 @@ constexpr const char* kName = "avx2";
 struct F {
   __m256 v[2];
 };
-inline F broadcast(float x) { return {{_mm256_set1_ps(x), _mm256_set1_ps(x)}}; }
-inline F load(const float* p) { return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}}; }
-inline void store(float* p, F a) {
+INLINE F broadcast(float x) { return {{_mm256_set1_ps(x), _mm256_set1_ps(x)}}; }
+INLINE F load(const float* p) { return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}}; }
+INLINE void store(float* p, F a) {
   _mm256_storeu_ps(p, a.v[0]);
   _mm256_storeu_ps(p + 8, a.v[1]);
 }
@@ -14,56 +14,56 @@ inline void store(float* p, F a) {
   F r;                   \
   for (int i = 0; i < 2; ++i) r.v[i] = expression; \
   return r
-inline F operator+(F a, F b) { EACH(_mm256_add_ps(a.v[i], b.v[i])); }
-inline F operator-(F a, F b) { EACH(_mm256_sub_ps(a.v[i], b.v[i])); }
-inline F operator*(F a, F b) { EACH(_mm256_mul_ps(a.v[i], b.v[i])); }
-inline F operator/(F a, F b) { EACH(_mm256_div_ps(a.v[i], b.v[i])); }
-inline F fma(F a, F b, F c) { EACH(_mm256_fmadd_ps(a.v[i], b.v[i], c.v[i])); }
-inline F max(F floor, F a) { EACH(_mm256_max_ps(floor.v[i], a.v[i])); }
-inline F min(F ceiling, F a) { EACH(_mm256_min_ps(ceiling.v[i], a.v[i])); }
-inline F abs(F a) { EACH(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v[i])); }
-inline F round(F a) {
+INLINE F operator+(F a, F b) { EACH(_mm256_add_ps(a.v[i], b.v[i])); }
+INLINE F operator-(F a, F b) { EACH(_mm256_sub_ps(a.v[i], b.v[i])); }
+INLINE F operator*(F a, F b) { EACH(_mm256_mul_ps(a.v[i], b.v[i])); }
+INLINE F operator/(F a, F b) { EACH(_mm256_div_ps(a.v[i], b.v[i])); }
+INLINE F fma(F a, F b, F c) { EACH(_mm256_fmadd_ps(a.v[i], b.v[i], c.v[i])); }
+INLINE F max(F floor, F a) { EACH(_mm256_max_ps(floor.v[i], a.v[i])); }
+INLINE F min(F ceiling, F a) { EACH(_mm256_min_ps(ceiling.v[i], a.v[i])); }
+INLINE F abs(F a) { EACH(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v[i])); }
+INLINE F round(F a) {
   EACH(_mm256_round_ps(a.v[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-inline F times_power_of_2(F a, F n) {
+INLINE F times_power_of_2(F a, F n) {
   EACH(_mm256_castsi256_ps(_mm256_add_epi32(
       _mm256_castps_si256(a.v[i]), _mm256_slli_epi32(_mm256_cvtps_epi32(n.v[i]), 23))));
 }
-inline F max_magnitude(F m, F a) {
+INLINE F max_magnitude(F m, F a) {
   const F b = abs(a);
   EACH(_mm256_castsi256_ps(
       _mm256_max_epi32(_mm256_castps_si256(m.v[i]), _mm256_castps_si256(b.v[i]))));
 }
 #undef EACH
-inline float sum(F a) {
+INLINE float sum(F a) {
   const __m256 s = _mm256_add_ps(a.v[0], a.v[1]);
   __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
   q = _mm_add_ps(q, _mm_movehl_ps(q, q));
   return _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
 }
-inline float maximum(F a) {
+INLINE float maximum(F a) {
   const __m256 s = _mm256_max_ps(a.v[0], a.v[1]);
   __m128 q = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
   q = _mm_max_ps(q, _mm_movehl_ps(q, q));
   return _mm_cvtss_f32(_mm_max_ss(q, _mm_shuffle_ps(q, q, 1)));
 }
 
-inline F load_int8(const int8_t* p) {
+INLINE F load_int8(const int8_t* p) {
   const __m128i bytes = _mm_loadu_si128((const __m128i*)p);
   return {{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))}};
 }
-inline void store_int8(int8_t* p, F a) {
+INLINE void store_int8(int8_t* p, F a) {
   const __m256i words = _mm256_permute4x64_epi64(
       _mm256_packs_epi32(_mm256_cvtps_epi32(a.v[0]), _mm256_cvtps_epi32(a.v[1])), 0xd8);
   _mm_storeu_si128((__m128i*)p, _mm_packs_epi16(_mm256_castsi256_si128(words),
                                                 _mm256_extracti128_si256(words, 1)));
 }
-inline F load_fp16(const uint16_t* p) {
+INLINE F load_fp16(const uint16_t* p) {
   return {{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
            _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))}};
 }
-inline void store_fp16(uint16_t* p, F a) {
+INLINE void store_fp16(uint16_t* p, F a) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a.v[0], _MM_FROUND_TO_NEAREST_INT));
   _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(a.v[1], _MM_FROUND_TO_NEAREST_INT));
 }
@@ -82,29 +82,31 @@ struct Int8 {
   struct One {
     __m256i value, magnitude;
   };
-  static Acc start(const int32_t*) { return {{_mm256_setzero_si256(), _mm256_setzero_si256()}}; }
-  static Lanes lanes(const Weight* w) {
+  static INLINE Acc start(const int32_t*) {
+    return {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+  }
+  static INLINE Lanes lanes(const Weight* w) {
     return {{_mm256_loadu_si256((const __m256i*)w), _mm256_loadu_si256((const __m256i*)(w + 32))}};
   }
-  static One one(const Activation* x) {
+  static INLINE One one(const Activation* x) {
     int32_t bits;
     memcpy(&bits, x, 4);
     const __m256i value = _mm256_set1_epi32(bits);
     return {value, _mm256_abs_epi8(value)};
   }
   // |x| times sign(x) * w: both at most 127, so that the 16-bit sum of two products never saturates
-  static Acc dot(Acc acc, One x, Lanes w) {
+  static INLINE Acc dot(Acc acc, One x, Lanes w) {
     for (int i = 0; i < 2; ++i) {
       const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, _mm256_sign_epi8(w.v[i], x.value));
       acc.v[i] = _mm256_add_epi32(acc.v[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
     return acc;
   }
-  static F value(Acc acc) {
+  static INLINE F value(Acc acc) {
     return {{_mm256_cvtepi32_ps(acc.v[0]), _mm256_cvtepi32_ps(acc.v[1])}};
   }
-  static void put(Activation* p, F a) { store_int8(p, a); }
-  static void pack(Weight* p, F a) { store_int8(p, a); }
+  static INLINE void put(Activation* p, F a) { store_int8(p, a); }
+  static INLINE void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
 struct Half {  // bfloat16 weights, float32 arithmetic
@@ -117,8 +119,8 @@ struct Half {  // bfloat16 weights, float32 arithmetic
     F even, odd;
   };
   using One = const float*;
-  static Acc start(const int32_t*) { return broadcast(0); }
-  static Lanes lanes(const Weight* w) {
+  static INLINE Acc start(const int32_t*) { return broadcast(0); }
+  static INLINE Lanes lanes(const Weight* w) {
     Lanes r;
     for (int i = 0; i < 2; ++i) {
       const __m256i pairs = _mm256_loadu_si256((const __m256i*)(w + 16 * i));
@@ -128,13 +130,13 @@ struct Half {  // bfloat16 weights, float32 arithmetic
     }
     return r;
   }
-  static One one(const Activation* x) { return x; }
-  static Acc dot(Acc acc, One x, Lanes w) {
+  static INLINE One one(const Activation* x) { return x; }
+  static INLINE Acc dot(Acc acc, One x, Lanes w) {
     return fma(broadcast(x[1]), w.odd, fma(broadcast(x[0]), w.even, acc));
   }
-  static F value(Acc acc) { return acc; }
-  static void put(Activation* p, F a) { store(p, a); }
-  static void pack(Weight* p, F a) {
+  static INLINE F value(Acc acc) { return acc; }
+  static INLINE void put(Activation* p, F a) { store(p, a); }
+  static INLINE void pack(Weight* p, F a) {
     __m256i half[2];
     for (int i = 0; i < 2; ++i) {
       const __m256i bits = _mm256_castps_si256(a.v[i]);
