@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import whisper_npu
+from whisper_npu.events import WindowDone
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.transcribe import Transcription, WindowDone, hear
+from whisper_npu.transcribe import Transcription, hear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

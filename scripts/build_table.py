@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 
-from whisper_npu.rknpu.recipe import MANIFEST, graphs_folder
+from whisper_npu.graphs.recipe import MANIFEST, graphs_folder
 
 
 def row(manifest: dict) -> str:  # type: ignore[type-arg]

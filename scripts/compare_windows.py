@@ -18,9 +18,9 @@ from demo_speech import HELD_OUT, recorded
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.graph import GraphDevice
+from whisper_npu.graphs.verification import reference_outputs
 from whisper_npu.model import Whisper
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.rknpu.verification import reference_outputs
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:

@@ -57,7 +57,8 @@ class Ours:
 
         from whisper_npu.checkpoint import Checkpoint
         from whisper_npu.decoding import Decoder
-        from whisper_npu.devices import DeviceOptions, open_device
+        from whisper_npu.devices.device import DeviceOptions
+        from whisper_npu.devices.opening import open_device
         from whisper_npu.tokenizer import Tokenizer
 
         checkpoint = Checkpoint(Path(model))

@@ -14,7 +14,7 @@ from demo_speech import HELD_OUT, recorded
 from score_demo import Recording, long_recordings, same_zero, word_errors
 
 import whisper_npu
-from whisper_npu.devices import DeviceOptions
+from whisper_npu.devices.device import DeviceOptions
 
 PRECISIONS = ("f32", "f16", "int8", "auto")
 GREEDY = whisper_npu.TranscribeOptions(temperatures=(0.0,))  # the same numbers, the same tokens

@@ -10,7 +10,7 @@ from whisper_npu.batch import Batch, BatchOptions
 from whisper_npu.batch.recordings import Recording, find
 from whisper_npu.batch.workers import run
 from whisper_npu.errors import AudioError
-from whisper_npu.transcribe import Event, Language, State, WindowDone
+from whisper_npu.events import Event, Language, State, WindowDone
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:

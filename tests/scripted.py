@@ -81,7 +81,7 @@ class ScriptedSession:
 
 
 class ScriptedDevice:
-    """A `devices.Device`; `windows` are the mels it has encoded."""
+    """A `Device`; `windows` are the mels it has encoded."""
 
     name = "scripted"
 

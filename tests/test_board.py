@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import boards
 import pytest
 
+from whisper_npu.graphs import readiness
 from whisper_npu.rknpu import board
 from whisper_npu.rknpu.board import examine, obstacle
 from whisper_npu.rknpu.soc import SOCS
@@ -250,20 +251,20 @@ def test_graphs_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     machine = boards.orange_pi_5(tmp_path / "board")
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "cache/graphs"
-    assert board.graphs(machine).status == "pass"
-    assert "no graph is compiled" in board.graphs(machine).message
+    assert readiness.examine(machine).status == "pass"
+    assert "no graph is compiled" in readiness.examine(machine).message
     _compile(folder / "other", "rk3566")
-    found = board.graphs(machine)
+    found = readiness.examine(machine)
     assert (found.status, found.fix.split(",")[0]) == (
         "warn", "whisper-npu compile base --target rk3588",
     )  # fmt: skip
     assert "are for rk3566" in found.message
     _compile(folder / "mine", "rk3588")
-    assert board.graphs(machine).message.endswith("1 compiled for rk3588: fp16 30 s")
+    assert readiness.examine(machine).message.endswith("1 compiled for rk3588: fp16 30 s")
     _compile(folder / "newer", "rk3588", "2.10.0")
-    assert "is 2.3.2, older than a graph made by 2.10.0" in board.graphs(machine).message
+    assert "is 2.3.2, older than a graph made by 2.10.0" in readiness.examine(machine).message
     _compile(folder / "part", "rk3588", n_bytes=5)
-    assert "part/encoder.rknn is not as long" in board.graphs(machine).message
+    assert "part/encoder.rknn is not as long" in readiness.examine(machine).message
 
 
 def test_graphs_need_the_library_in_its_one_place(tmp_path: Path) -> None:
@@ -271,5 +272,5 @@ def test_graphs_need_the_library_in_its_one_place(tmp_path: Path) -> None:
     library = machine.root / "usr/lib/librknnrt.so"
     (machine.root / "usr/local/lib").mkdir(parents=True)
     library.rename(machine.root / "usr/local/lib/librknnrt.so")
-    fix = board.graphs(machine).fix
+    fix = readiness.examine(machine).fix
     assert fix == f"sudo ln -s {tmp_path}/usr/local/lib/librknnrt.so /usr/lib/librknnrt.so"

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from whisper_npu.errors import AudioError
-from whisper_npu.rknpu.calibration import synthetic_window, windows
+from whisper_npu.graphs.calibration import synthetic_window, windows
 
 if TYPE_CHECKING:
     from pathlib import Path

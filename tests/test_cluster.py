@@ -20,17 +20,17 @@ from whisper_npu.batch.journal import FOLDER
 from whisper_npu.batch.recordings import Recording, find
 from whisper_npu.batch.workers import Opening
 from whisper_npu.cli import app
-from whisper_npu.devices import DeviceOptions
+from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.errors import DeviceError, ModelError
+from whisper_npu.events import WindowDone
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.transcribe import WindowDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from whisper_npu.batch.report import Result
-    from whisper_npu.transcribe import Event
+    from whisper_npu.events import Event
     from whisper_npu.transcript import Transcript
 
 pytest.importorskip("distributed")

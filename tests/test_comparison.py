@@ -18,11 +18,11 @@ from whisper_npu.cli import app
 from whisper_npu.comparison import GREEDY, Task, compare, verdict
 from whisper_npu.comparison.accuracy import Errors
 from whisper_npu.comparison.verdict import Accuracy, require
-from whisper_npu.devices import DeviceOptions
-from whisper_npu.devices.cpu import NumpyDevice
+from whisper_npu.devices.device import DeviceOptions
+from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
-from whisper_npu.model import NumpySession
 from whisper_npu.pages.comparison import plain
+from whisper_npu.reference import NumpySession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

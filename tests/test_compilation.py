@@ -10,10 +10,10 @@ import pytest
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import DeviceError, OptionError, ToleranceError
+from whisper_npu.graphs.compilation import Compilation, encoder_tensors
+from whisper_npu.graphs.recipe import Recipe, find_graph, graphs_folder
+from whisper_npu.graphs.verification import agreement, reference_outputs, worst
 from whisper_npu.model import Whisper
-from whisper_npu.rknpu.compilation import Compilation, encoder_tensors
-from whisper_npu.rknpu.recipe import Recipe, find_graph, graphs_folder
-from whisper_npu.rknpu.verification import agreement, reference_outputs, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from random_checkpoint import SIZES, write
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import DeviceOptions, cpu, open_device, packed
+from whisper_npu.devices import cpu, packed
 from whisper_npu.devices.cores import Cores
-from whisper_npu.devices.cpu import CpuDevice, NumpyDevice
+from whisper_npu.devices.cpu import CpuDevice
+from whisper_npu.devices.device import DeviceOptions
+from whisper_npu.devices.numpy_device import NumpyDevice
+from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import OptionError, warn_once
 from whisper_npu.kernels import status
 
@@ -158,7 +161,8 @@ def test_windows_do_not_disturb_each_other(odd: Checkpoint) -> None:
 
 def test_features_from_elsewhere(odd: Checkpoint) -> None:
     """What the NPU encodes is decoded here."""
-    from whisper_npu.model import NumpyOps, Whisper, encode
+    from whisper_npu.model import Whisper, encode
+    from whisper_npu.reference import NumpyOps
 
     device = CpuDevice(odd, status().instruction_sets[0], "f32", "f32", Cores(1, ()))
     features = encode(Whisper(odd), NumpyOps(), np.ascontiguousarray(window(odd).T))

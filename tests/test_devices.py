@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import Device, DeviceOptions, npu_cores, open_device
+from whisper_npu.devices.device import Device, DeviceOptions
+from whisper_npu.devices.opening import npu_cores, open_device
 from whisper_npu.errors import OptionError
-from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
+from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.reference import NumpyOps, NumpySession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

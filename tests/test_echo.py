@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_npu.rknpu.echo import N_ECHO, echo_bits, read_echo
+from whisper_npu.graphs.echo import N_ECHO, echo_bits, read_echo
 
 
 @given(st.integers(0, (1 << N_ECHO) - 1))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from whisper_npu.decoding import DecodingOptions, Hypothesis
-    from whisper_npu.devices import Device
+    from whisper_npu.devices.device import Device
 
 
 class Remembering:

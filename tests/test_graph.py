@@ -13,7 +13,7 @@ import pytest
 
 from whisper_npu.cache import sha256
 from whisper_npu.errors import DeviceError, DeviceFault
-from whisper_npu.rknpu.graph import Graph
+from whisper_npu.graphs.runtime import Graph
 
 if TYPE_CHECKING:
     from pathlib import Path

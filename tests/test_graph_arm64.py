@@ -1,4 +1,4 @@
-"""`rknpu.graph` over the vendor's own RKNNLite in an arm64 Debian; `scripts/check-arm64` runs it.
+"""`graphs.runtime` over the vendor's RKNNLite in an arm64 Debian; `scripts/check-arm64` runs it.
 
 Every run has its own chip, library and stand-in behaviour; nothing here is a board.
 """

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import NumpyDevice
 from whisper_npu.devices.graph import GraphDevice, GraphOptions, open_graph_device
+from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.errors import DeviceError
+from whisper_npu.graphs.verification import reference_outputs
 from whisper_npu.model import Whisper
-from whisper_npu.rknpu.verification import reference_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from whisper_npu.batch.journal import FOLDER, Entry, Journal, Source
 from whisper_npu.errors import OutputError
-from whisper_npu.transcribe import State
+from whisper_npu.events import State
 from whisper_npu.transcript import Segment, Word
 
 SOURCE = Source(10, 20, "abc")

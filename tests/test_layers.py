@@ -20,10 +20,12 @@ from whisper_npu.comparison.layers import (
     outputs,
     suspect,
 )
-from whisper_npu.devices import DeviceOptions, npu, open_device
-from whisper_npu.devices.cpu import NumpyDevice
+from whisper_npu.devices import npu
+from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.npu.weights import cached
-from whisper_npu.model import NumpyOps
+from whisper_npu.devices.numpy_device import NumpyDevice
+from whisper_npu.devices.opening import open_device
+from whisper_npu.reference import NumpyOps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

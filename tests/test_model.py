@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
+from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.reference import NumpyOps, NumpySession
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from whisper_npu import cache
-from whisper_npu.devices import DeviceOptions, npu_path, open_device
+from whisper_npu.devices import npu_path
+from whisper_npu.devices.device import DeviceOptions
+from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.cpu import NumpyDevice
+from whisper_npu.devices.numpy_device import NumpyDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable

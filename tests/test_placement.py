@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whisper_npu.rknpu.placement import read_placement
+from whisper_npu.graphs.placement import read_placement
 
 HEAD = "D RKNN: [18:08:54.928]        Network Layer Information Table\n"
 

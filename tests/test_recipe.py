@@ -10,7 +10,7 @@ import pytest
 
 from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
-from whisper_npu.rknpu.recipe import FORMAT, Recipe, find_graph, graphs_folder, recipes
+from whisper_npu.graphs.recipe import FORMAT, Recipe, find_graph, graphs_folder, recipes
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint

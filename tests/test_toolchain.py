@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from whisper_npu.errors import DeviceError
-from whisper_npu.rknpu import toolchain
-from whisper_npu.rknpu.toolchain import REQUIREMENTS, Toolchain, environment
+from whisper_npu.graphs import toolchain
+from whisper_npu.graphs.toolchain import REQUIREMENTS, Toolchain, environment
 
 
 @pytest.fixture(autouse=True)

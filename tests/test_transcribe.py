@@ -13,8 +13,9 @@ from scripted import Blank, ScriptedDevice, Vocabulary, saying
 from whisper_npu import load_model
 from whisper_npu.decoding import Decoder
 from whisper_npu.errors import OptionError
+from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.options import TranscribeOptions, fallback_temperatures
-from whisper_npu.transcribe import Language, Model, State, Transcription, WindowDone, cut
+from whisper_npu.transcribe import Model, Transcription, cut
 from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.errors import DeviceError
+from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window
+from whisper_npu.graphs.compilation import Compilation, CompileOptions, compile_graphs
+from whisper_npu.graphs.echo import echo_bits
+from whisper_npu.graphs.recipe import MANIFEST, Recipe
+from whisper_npu.graphs.toolchain import Toolchain
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.rknpu.calibration import SYNTHETIC, synthetic_window
-from whisper_npu.rknpu.compilation import Compilation, CompileOptions, compile_graphs
-from whisper_npu.rknpu.echo import echo_bits
-from whisper_npu.rknpu.recipe import MANIFEST, Recipe
-from whisper_npu.rknpu.toolchain import Toolchain
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from whisper_npu.devices import Device
+    from whisper_npu.devices.device import Device
 
     Float = NDArray[np.float32]
 

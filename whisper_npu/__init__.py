@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from whisper_npu.devices import DeviceOptions
+    from whisper_npu.devices.device import DeviceOptions
     from whisper_npu.options import TranscribeOptions
     from whisper_npu.transcribe import Model
 
@@ -57,7 +57,8 @@ def load_model(
     Raises OptionError (no such device), ModelError, OutputError (a full disk), DeviceError.
     """
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import DeviceOptions, open_device
+    from whisper_npu.devices.device import DeviceOptions
+    from whisper_npu.devices.opening import open_device
     from whisper_npu.transcribe import Model
 
     checkpoint = Checkpoint(find_model(name, offline=offline, say=say))

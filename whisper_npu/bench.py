@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu import probe
-from whisper_npu.devices import open_device
+from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import OptionError
 from whisper_npu.figures import Figure, Origin, origin
 from whisper_npu.stages import recording, stage
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from whisper_npu.checkpoint import Checkpoint, Dimensions
-    from whisper_npu.devices import Device, DeviceOptions
+    from whisper_npu.devices.device import Device, DeviceOptions
 
 BEAMS = 5
 BANDWIDTH, MATMUL = "memory bandwidth of this machine", "float32 matmul of this machine"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from whisper_npu import DEMO, hub, kernels
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import DeviceError, ModelError, WhisperNpuError
+from whisper_npu.graphs import readiness
 from whisper_npu.machine import Finding, Machine
 from whisper_npu.published import KNOWN
 from whisper_npu.rknpu import board
@@ -100,7 +101,7 @@ def diagnose(
         return Report([], [finding for finding in rest if finding])
     npu = board.examine(machine, library, ask=machine.is_this)
     if detect(machine.root):
-        rest += [board.graphs(machine), _descriptors()]
+        rest += [readiness.examine(machine), _descriptors()]
     elif device == "auto":
         npu = [_without_npu(machine, npu[0])]
     return Report(npu, [finding for finding in rest if finding])

@@ -1,4 +1,4 @@
-"""Whisper as layers: the encoder and the decoder, written once over `devices.Ops`.
+"""Whisper as layers, and its encoder over any device's `Ops`.
 
 Weights are read from the checkpoint when a layer is first used, so that a device with its own
 packed copy never touches them. Radford et al. 2022, figure 1; openai/whisper model.py.
@@ -8,23 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from whisper_npu.kernels import reference
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Ops
 
     Float = NDArray[np.float32]
 
-A = TypeVar("A")
+A = TypeVar("A")  # an activation in a device's own order: row-major, NPU tiles, ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +172,40 @@ class Whisper:
         return _float32(self.checkpoint, name, self.dims.n_vocab, self.dims.n_text_state)
 
 
+class Ops(Protocol[A]):
+    """The layers a Whisper encoder is made of, over activations in the device's own order.
+
+    Whoever calls owns the object: one call at a time, and layers in the order of `encode` and
+    `cross_keys_values`. Buffers belong to the ops and are used again, so that
+
+    - `add` and `linear` with a residual may overwrite `x` and `residual`: only what they return
+      is good afterwards;
+    - what a layer returns is good until a layer of the same role is run again: the next norm, the
+      next query, key or value, the next hidden layer, each layer's own cross key and value;
+    - nothing is good after the next window has begun.
+    """
+
+    def conv_gelu(self, x: A, conv: Conv, stride: int) -> A:
+        """GELU of a convolution: (F, K) -> (F / stride, N)."""
+        ...
+
+    def add(self, x: A, rows: Float) -> A:
+        """Add rows (M, D) float32, the same in every window; may overwrite x."""
+        ...
+
+    def layer_norm(self, x: A, norm: Norm) -> A:
+        """Normalise each row: (M, D) -> (M, D)."""
+        ...
+
+    def linear(self, x: A, linear: Linear, *, gelu: bool = False, residual: A | None = None) -> A:
+        """(M, K) -> (M, N), then GELU, or the residual added to it; may overwrite the residual."""
+        ...
+
+    def attention(self, query: A, key: A, value: A, n_heads: int) -> A:
+        """Attention without a mask: (M, D) each -> (M, D); may overwrite its inputs."""
+        ...
+
+
 def encode(model: Whisper, ops: Ops[A], mel: A, *, n_positions: int | None = None) -> A:
     """Log-mel -> audio features.
 
@@ -207,99 +236,3 @@ def cross_keys_values(model: Whisper, ops: Ops[A], features: A) -> list[tuple[A,
             (ops.linear(features, layer.cross.key), ops.linear(features, layer.cross.value))
         )
     return pairs
-
-
-class NumpyOps:
-    """`Ops` over plain float32 arrays (..., T, D), by the reference kernels."""
-
-    def conv_gelu(self, x: Float, conv: Conv, stride: int) -> Float:
-        return reference.gelu(reference.conv1d(x, conv.weight, conv.bias, stride))
-
-    def add(self, x: Float, rows: Float) -> Float:
-        return x + rows
-
-    def layer_norm(self, x: Float, norm: Norm) -> Float:
-        return reference.layer_norm(x, norm.weight, norm.bias)
-
-    def linear(
-        self, x: Float, linear: Linear, *, gelu: bool = False, residual: Float | None = None
-    ) -> Float:
-        y = reference.linear(x, linear.weight, linear.bias)
-        if gelu:
-            y = reference.gelu(y)
-        return y if residual is None else y + residual
-
-    def attention(
-        self, query: Float, key: Float, value: Float, n_heads: int, *, causal: bool = False
-    ) -> Float:
-        return reference.attention(query, key, value, n_heads, causal=causal)
-
-
-class NumpySession:
-    """The decoder with its key/value cache, in numpy; a `devices.Session`.
-
-    cross  per layer: key and value (C, D) float32, from `cross_keys_values`
-    """
-
-    def __init__(
-        self, model: Whisper, cross: Sequence[tuple[Float, Float]], *, align: bool = False
-    ) -> None:
-        self._model = model
-        self._cross = cross
-        self._ops = NumpyOps()
-        empty = np.zeros((1, 0, model.dims.n_text_state), np.float32)
-        self._cache = [(empty, empty) for _ in model.decoder_layers]  # key, value (B, T, D)
-        heads = model.checkpoint.alignment_heads if align else ()
-        self._alignment: dict[tuple[int, int], list[Float]] = {head: [] for head in heads}
-
-    def step(self, tokens: NDArray[np.int64], *, every_position: bool = False) -> Float:
-        model, ops = self._model, self._ops
-        past = self._cache[0][0].shape[1]
-        positions = model.text_positions[past : past + tokens.shape[1]]
-        x = model.embedding[tokens] + positions  # (B, T, D)
-        for i, layer in enumerate(model.decoder_layers):
-            x = self._self_attention(i, layer.attention, x)
-            x = self._cross_attention(i, layer, x)
-            y = ops.linear(ops.layer_norm(x, layer.mlp_norm), layer.fc1, gelu=True)
-            x = ops.linear(y, layer.fc2, residual=x)
-        if not every_position:
-            x = x[:, -1]  # (B, D): the vocabulary is by far the widest layer
-        return reference.linear(ops.layer_norm(x, model.decoder_norm), model.embedding)
-
-    def _self_attention(self, i: int, heads: Attention, x: Float) -> Float:
-        ops = self._ops
-        y = ops.layer_norm(x, heads.norm)
-        query, key, value = (ops.linear(y, p) for p in (heads.query, heads.key, heads.value))
-        old_key, old_value = self._cache[i]
-        key = np.concatenate([old_key, key], axis=1)  # (B, past + T, D)
-        value = np.concatenate([old_value, value], axis=1)
-        self._cache[i] = key, value
-        y = ops.attention(query, key, value, self._model.dims.n_text_head, causal=True)
-        return ops.linear(y, heads.out, residual=x)
-
-    def _cross_attention(self, i: int, layer: Layer, x: Float) -> Float:
-        heads, ops = layer.cross, self._ops
-        assert heads is not None  # noqa: S101  decoder layers have it
-        key, value = self._cross[i]
-        query = ops.linear(ops.layer_norm(x, heads.norm), heads.query)
-        self._keep_alignment(i, query[0], key)
-        y = ops.attention(query, key, value, self._model.dims.n_text_head)
-        return ops.linear(y, heads.out, residual=x)
-
-    def _keep_alignment(self, i: int, query: Float, key: Float) -> None:
-        wanted = [head for layer, head in self._alignment if layer == i]
-        if not wanted:
-            return
-        scores = reference.attention_scores(query, key, self._model.dims.n_text_head)  # (H, T, C)
-        for head in wanted:
-            self._alignment[i, head].append(scores[head])
-
-    def reorder(self, sources: Sequence[int]) -> None:
-        rows = list(sources)
-        self._cache = [(key[rows], value[rows]) for key, value in self._cache]
-
-    def attention(self) -> Float:
-        return np.stack([np.concatenate(scores) for scores in self._alignment.values()])
-
-    def close(self) -> None:
-        self._cache = []

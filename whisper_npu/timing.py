@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whisper_npu.devices import Device
+    from whisper_npu.devices.device import Device
     from whisper_npu.tokenizer import Tokenizer
 
     Float = NDArray[np.float32]

@@ -16,6 +16,7 @@ import numpy as np
 
 from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder
+from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.options import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
 from whisper_npu.speech import Detector, SpeechOnly, spans, within
@@ -30,7 +31,6 @@ from whisper_npu.timing import (
 )
 from whisper_npu.tokenizer import TIME_PRECISION, Tokenizer, language_code
 from whisper_npu.transcript import Segment, Transcript
-from whisper_npu.writers import segment_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from whisper_npu.audio import Source
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.decoding import Hypothesis
-    from whisper_npu.devices import Device
+    from whisper_npu.devices.device import Device
+    from whisper_npu.events import Event
     from whisper_npu.features import LogMel
 
     Float = NDArray[np.float32]
@@ -67,48 +68,6 @@ class Features(Protocol):
     def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
         """(n_mels, 3000) float32: frames from `start`; behind n_frames zeros, or true silence."""
         ...
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a transcription stands between two windows: all it needs to go on later."""
-
-    seek: int = 0  # frame at which the next window begins
-    n_segments: int = 0
-    recent: tuple[int, ...] | None = None  # tokens for the next prompt; None: nothing done yet
-    last_speech: float = 0.0  # seconds
-    language: str | None = None  # heard so far
-    language_probability: float | None = None
-    language_settled: bool = False
-
-
-@dataclass(frozen=True)
-class Language:
-    """Event: the language spoken from `start` on."""
-
-    code: str
-    probability: float
-    start: float  # seconds
-
-
-@dataclass(frozen=True)
-class WindowDone:
-    """Event: everything before `seconds` is done, heard or skipped; `state` continues there."""
-
-    seconds: float
-    state: State
-
-
-Event = Language | Segment | WindowDone
-
-
-def record(event: Event) -> dict[str, Any]:
-    """An event as JSON knows it."""
-    if isinstance(event, Segment):
-        return {"event": "segment", **segment_record(event)}
-    if isinstance(event, Language):
-        return {"event": "language", "language": event.code, "probability": event.probability}
-    return {"event": "progress", "seconds": event.seconds}
 
 
 class Model:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from whisper_npu.cache import replacing
 from whisper_npu.errors import OptionError, printable
 from whisper_npu.figures import origin
 from whisper_npu.pages.transcript import audio_source, page
+from whisper_npu.records import segment_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -152,40 +152,6 @@ def json_(transcript: Transcript, _: SubtitleOptions) -> str:
 def html(transcript: Transcript, _: SubtitleOptions) -> str:
     """A page to read and listen along; the reader chooses the recording."""
     return page(transcript, "Transcript")
-
-
-def segment_record(segment: Segment) -> dict[str, Any]:
-    """A segment as JSON knows it."""
-    record: dict[str, Any] = {
-        "id": segment.id,
-        "seek": segment.seek,
-        "start": segment.start,
-        "end": segment.end,
-        "text": segment.text,
-        "tokens": list(segment.tokens),
-        "temperature": finite(segment.temperature),
-        "avg_logprob": finite(segment.avg_logprob),
-        "compression_ratio": finite(segment.compression_ratio),
-        "no_speech_prob": finite(segment.no_speech_prob),
-    }
-    if segment.words is not None:
-        record["words"] = [
-            {
-                "word": word.text,
-                "start": word.start,
-                "end": word.end,
-                "probability": finite(word.probability),
-            }
-            for word in segment.words
-        ]
-    if segment.language is not None:
-        record["language"] = segment.language
-    return record
-
-
-def finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if math.isfinite(value) else None
 
 
 FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {

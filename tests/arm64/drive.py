@@ -1,4 +1,4 @@
-"""Runs inside an arm64 Debian: our `rknpu.graph` through the vendor's RKNNLite and a stand-in.
+"""Runs inside an arm64 Debian: our `graphs.runtime` through the vendor's RKNNLite and a stand-in.
 
     drive.py FOLDER N_CORES N_RUNS
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_npu.errors import DeviceError
-from whisper_npu.rknpu.graph import Graph
+from whisper_npu.graphs.runtime import Graph
 
 
 def check(outputs: dict[str, np.ndarray], mel: np.ndarray) -> None:

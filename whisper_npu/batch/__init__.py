@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from whisper_npu.transcribe import Event, Features, State
+    from whisper_npu.events import Event, State
+    from whisper_npu.transcribe import Features
     from whisper_npu.transcript import Segment, Transcript
 
     Prepare = Callable[[Path, ExitStack], tuple[Features, tuple[str, ...]]]

@@ -22,18 +22,18 @@ from uuid import uuid4
 from whisper_npu.batch.journal import window, window_record
 from whisper_npu.batch.workers import Opening
 from whisper_npu.errors import AudioError, DeviceError, ModelError, OptionError, OutputError
+from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.stages import recording
-from whisper_npu.transcribe import WindowDone
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from concurrent.futures import Future as LocalFuture
 
     from whisper_npu.batch import Batch, Job
-    from whisper_npu.devices import DeviceOptions
+    from whisper_npu.devices.device import DeviceOptions
+    from whisper_npu.events import Event, State
     from whisper_npu.options import TranscribeOptions
-    from whisper_npu.transcribe import Event, State
 
 _LOOK = 0.2  # seconds between two looks for a signal
 _AHEAD = 2  # recordings sent to each worker before it asks

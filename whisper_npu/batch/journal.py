@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import OutputError
-from whisper_npu.transcribe import State
+from whisper_npu.events import State
 from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from whisper_npu import cache, find_model
 from whisper_npu.audio import open_audio
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices import DeviceOptions, npu_cores, open_device, plan_lines
 from whisper_npu.devices.cores import choose
+from whisper_npu.devices.device import DeviceOptions
+from whisper_npu.devices.opening import npu_cores, open_device, plan_lines
 from whisper_npu.errors import AudioError, OptionError, OutputError
+from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
-from whisper_npu.transcribe import Model, Transcription, WindowDone, hear
+from whisper_npu.transcribe import Model, Transcription, hear
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
     from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
+    from whisper_npu.events import Event, State
     from whisper_npu.options import TranscribeOptions
-    from whisper_npu.transcribe import Event, Features, State
+    from whisper_npu.transcribe import Features
     from whisper_npu.writers import SubtitleOptions
 
 _LOOK = 0.2  # seconds between two looks for a signal

@@ -67,7 +67,7 @@ def compare(  # noqa: PLR0913  one parameter an option
     from whisper_npu.comparison import GREEDY, Task, compare
     from whisper_npu.comparison.references import references
     from whisper_npu.comparison.verdict import TOLERANCE, require
-    from whisper_npu.devices import DeviceOptions
+    from whisper_npu.devices.device import DeviceOptions
     from whisper_npu.pages.comparison import page, plain
     from whisper_npu.writers import write
 

@@ -50,8 +50,8 @@ def compile_model(  # noqa: PLR0913  one parameter for each option
     """
     from whisper_npu import hub
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.rknpu.compilation import CompileOptions, compile_graphs
-    from whisper_npu.rknpu.recipe import recipes
+    from whisper_npu.graphs.compilation import CompileOptions, compile_graphs
+    from whisper_npu.graphs.recipe import recipes
 
     wanted = recipes(target, precision, window)
     checkpoint = Checkpoint(hub.find(model, offline=offline, say=say))

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
 from whisper_npu.errors import OutputError
+from whisper_npu.events import WindowDone
 from whisper_npu.figures import origin
-from whisper_npu.transcribe import WindowDone, record
+from whisper_npu.records import event_record
 from whisper_npu.transcript import Segment
 from whisper_npu.writers import FORMATS, SubtitleOptions, line
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.batch.recordings import Recording
     from whisper_npu.batch.report import Result
-    from whisper_npu.transcribe import Event
+    from whisper_npu.events import Event
     from whisper_npu.transcript import Transcript
 
 
@@ -74,7 +75,7 @@ class Show:
         """Show what was heard."""
         if self._form == "jsonl":
             device = {} if origin(self._device) == "measured" else {"device": self._device}
-            self._print(dumps({"input": str(recording.path), **record(event), **device}))
+            self._print(dumps({"input": str(recording.path), **event_record(event), **device}))
         elif self._live and isinstance(event, Segment) and event.text.strip():
             self._print(line(event.text))
         if isinstance(event, WindowDone):

@@ -296,7 +296,7 @@ def transcribe(  # noqa: PLR0913  one parameter an option
     from whisper_npu.batch.recordings import Search, find
     from whisper_npu.batch.recordings import watch as watch_for
     from whisper_npu.cli.show import Show
-    from whisper_npu.devices import DeviceOptions
+    from whisper_npu.devices.device import DeviceOptions
     from whisper_npu.options import TranscribeOptions, fallback_temperatures
     from whisper_npu.writers import SubtitleOptions, formats
 

@@ -15,19 +15,21 @@ from whisper_npu.audio import open_audio
 from whisper_npu.comparison.divergence import Watched
 from whisper_npu.comparison.layers import LayerError, layer_errors, outputs
 from whisper_npu.comparison.verdict import TOLERANCE, Findings, Run, Work, judge
-from whisper_npu.devices import DeviceOptions, open_device
+from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import AudioError
+from whisper_npu.events import WindowDone
 from whisper_npu.features import log_mel
 from whisper_npu.options import TranscribeOptions
 from whisper_npu.stages import recording
 from whisper_npu.tokenizer import Tokenizer
-from whisper_npu.transcribe import Model, WindowDone
+from whisper_npu.transcribe import Model
 from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.devices.device import DeviceOptions
 
 GREEDY = TranscribeOptions(temperatures=(0.0,))
 

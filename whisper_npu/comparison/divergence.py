@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whisper_npu.devices import Device, Observer, Session
+    from whisper_npu.devices.device import Device, Observer, Session
     from whisper_npu.tokenizer import Tokenizer
 
     Float = NDArray[np.float32]
@@ -52,7 +52,7 @@ class Divergence:
 
 
 class Watched:
-    """A `devices.Device` that remembers the steps of its sessions; greedy search is assumed."""
+    """A `Device` that remembers the steps of its sessions; greedy search is assumed."""
 
     def __init__(self, device: Device) -> None:
         self._device = device

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whisper_npu.devices import Device
+    from whisper_npu.devices.device import Device
 
     Float = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from whisper_npu.errors import DeviceError, DeviceFault
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Device, DeviceOptions, Float, Observer, Session
+    from whisper_npu.devices.device import Device, DeviceOptions, Float, Observer, Session
     from whisper_npu.devices.plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class _Encoded(NamedTuple):
 
 
 class AutoDevice:
-    """A `devices.Device` that never fails for want of an NPU."""
+    """A `Device` that never fails for want of an NPU."""
 
     def __init__(self, checkpoint: Checkpoint, options: DeviceOptions) -> None:
         self._checkpoint = checkpoint

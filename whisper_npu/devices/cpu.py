@@ -10,10 +10,12 @@ import numpy as np
 
 from whisper_npu import cache, weights_cache
 from whisper_npu.devices import cores, packed
+from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.observed import Observed
 from whisper_npu.errors import OptionError, warn_once
 from whisper_npu.kernels import native, reference
-from whisper_npu.model import NumpyOps, NumpySession, Whisper, cross_keys_values, encode
+from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.reference import NumpyOps
 from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Device, Observer
+    from whisper_npu.devices.device import Device, Observer
     from whisper_npu.model import Conv, Linear
 
     Float = NDArray[np.float32]
@@ -62,7 +64,7 @@ def open_cpu(
 
 
 class CpuDevice:
-    """A `devices.Device` on the native engine.
+    """A `Device` on the native engine.
 
     isa               an instruction set of kernels.status()
     encoder, decoder  precision of their linear layers: f32, f16 (bfloat16 on x86) or int8
@@ -125,7 +127,7 @@ class CpuDevice:
             )
 
     def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Any:
-        """As `devices.Device`; also of the pairs that `window` takes."""
+        """As `Device`; also of the pairs that `window` takes."""
         if isinstance(encoded, list | tuple):
             encoded = self.window(encoded)
         heads = list(self._checkpoint.alignment_heads) if align else []
@@ -136,7 +138,7 @@ class CpuDevice:
 
 
 class _CpuSession:
-    """A `devices.Session` of the engine."""
+    """A `Session` of the engine."""
 
     def __init__(self, decoding: Any) -> None:
         self._decoding = decoding
@@ -173,35 +175,3 @@ class _NativeOps(NumpyOps):
             self._isa, np.ascontiguousarray(x), self._kind, weights[".panels"], weights[".scale"],
             weights[".sums"], weights[".bias"], linear.n_out, gelu, residual, 1,
         )  # fmt: skip
-
-
-class NumpyDevice:
-    """A `devices.Device` in numpy: exact, and the slowest."""
-
-    name = "cpu f32, numpy"
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._model = Whisper(checkpoint)
-        self._ops = NumpyOps()
-
-    @stage("encoder")
-    def encode(
-        self, mel: Float, *, observe: Observer | None = None
-    ) -> Sequence[tuple[Float, Float]]:
-        ops = Observed(self._ops, np.asarray, observe) if observe else self._ops
-        features = encode(self._model, ops, np.ascontiguousarray(mel.T))
-        with stage("K/V"):
-            return cross_keys_values(self._model, ops, features)
-
-    def window(self, pairs: Sequence[tuple[Float, Float]]) -> Sequence[tuple[Float, Float]]:
-        """As `CpuDevice.window`: theirs may change afterwards."""
-        return [(key.copy(), value.copy()) for key, value in pairs]
-
-    def session(
-        self, encoded: Sequence[tuple[Float, Float]], *, beams: int = 1, align: bool = False
-    ) -> NumpySession:
-        del beams  # numpy arrays grow as needed
-        return NumpySession(self._model, encoded, align=align)
-
-    def close(self) -> None:
-        del self._model

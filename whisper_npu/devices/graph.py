@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Device, Observer, Session
+    from whisper_npu.devices.device import Device, Observer, Session
     from whisper_npu.rknpu.soc import Soc
 
     Float = NDArray[np.float32]
@@ -28,7 +28,7 @@ SHORTER_WINDOWS = (10, 20)
 
 
 class Runs(Protocol):
-    """What runs a compiled encoder: `rknpu.graph.Graph` on a board, a simulator in tests."""
+    """What runs a compiled encoder: `graphs.runtime.Graph` on a board, a simulator in tests."""
 
     def run(self, mel: Float) -> Mapping[str, Float]: ...
 
@@ -36,7 +36,7 @@ class Runs(Protocol):
 
 
 class GraphDevice:
-    """A `devices.Device`.
+    """A `Device`.
 
     graphs  seconds -> the graph for windows of that length; 30 always
     cpu     the device of the same model that decodes
@@ -54,7 +54,7 @@ class GraphDevice:
     def encode(
         self, mel: Float, *, observe: Observer | None = None
     ) -> Sequence[tuple[Float, Float]]:
-        """As `devices.Device`; of the layers, only the cross-attention's are to be seen."""
+        """As `Device`; of the layers, only the cross-attention's are to be seen."""
         seconds = self._window(mel)
         outputs = self._graphs[seconds].run(mel[:, : seconds * FRAMES_PER_SECOND])
         n_layers = len(outputs) // 2
@@ -99,8 +99,8 @@ def open_graph_device(
 
     Raises DeviceError with the fix: not compiled, another chip, no library.
     """
-    from whisper_npu.rknpu.graph import Graph
-    from whisper_npu.rknpu.recipe import Recipe, find_graph
+    from whisper_npu.graphs.recipe import Recipe, find_graph
+    from whisper_npu.graphs.runtime import Graph
     from whisper_npu.rknpu.soc import detect
 
     soc = detect(root)
@@ -123,7 +123,7 @@ def open_graph_device(
 
 def _cores(options: GraphOptions, soc: Soc, root: Path) -> tuple[int, ...]:
     """Which cores; none: the vendor's library takes one that is free."""
-    from whisper_npu.rknpu.graph import LIBRARY
+    from whisper_npu.graphs.runtime import LIBRARY
     from whisper_npu.rknpu.trials import usable
 
     number, of = options.share

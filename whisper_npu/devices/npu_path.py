@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whisper_npu import cache
-from whisper_npu.devices import open_device
+from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.graph import GraphOptions, open_graph_device
 from whisper_npu.devices.npu import NpuDevice
 from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import Device, DeviceOptions
+    from whisper_npu.devices.device import Device, DeviceOptions
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def open_npu(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
 
 
 def _open_graph(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
-    decoder = open_device(checkpoint, replace(options, device="cpu"))
+    decoder = open_cpu(checkpoint, precision=options.precision, threads=options.threads)
     precision = "fp16" if options.npu_precision == "auto" else options.npu_precision
     chosen = GraphOptions(precision, options.npu_cores, options.share, options.short_windows)
     try:

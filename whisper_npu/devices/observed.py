@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic
 
-from whisper_npu.devices import A
+from whisper_npu.model import A
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from whisper_npu.devices import Float, Observer, Ops
-    from whisper_npu.model import Conv, Linear, Norm
+    from whisper_npu.devices.device import Float, Observer
+    from whisper_npu.model import Conv, Linear, Norm, Ops
 
 
 class Observed(Generic[A]):

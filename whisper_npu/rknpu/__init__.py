@@ -1,1 +1,1 @@
-"""Everything that is Rockchip; nothing above `devices.npu` knows it."""
+"""Rockchip's NPU: chips, tile orders, the driver's library, its emulator, and diagnosis."""

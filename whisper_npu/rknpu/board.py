@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from whisper_npu.errors import DeviceFault
 from whisper_npu.machine import Finding
 from whisper_npu.rknpu import trials
-from whisper_npu.rknpu.graph import LIBRARY as GRAPH_LIBRARY
-from whisper_npu.rknpu.recipe import GRAPH, graphs_folder, manifests
 from whisper_npu.rknpu.soc import Soc, detect
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ _LIBRARIES = (
     "usr/lib64/librknnrt.so",
     "lib/librknnrt.so",
 )
-_GET_LIBRARY = (
+GET_LIBRARY = (
     "sudo curl -L -o /usr/lib/librknnrt.so https://github.com/airockchip/rknn-toolkit2/raw/v2.3.2/"
     "rknpu2/runtime/Linux/librknn_api/aarch64/librknnrt.so"
 )
@@ -53,7 +51,6 @@ _DRIVER_VERSIONS = (  # the first needs root
 )
 _OLDEST_DRIVER = (0, 9, 6)  # with older ones, users met refused core masks and failing matmuls
 _SLOW = 0.8  # of the top clock
-_LITE_UNTIL = (3, 12)  # the last Python with a wheel of rknn-toolkit-lite2
 
 
 def examine(machine: Machine, library: Path | None = None, *, ask: bool = False) -> list[Finding]:
@@ -70,7 +67,7 @@ def examine(machine: Machine, library: Path | None = None, *, ask: bool = False)
     if cores := _cores(machine, soc):
         findings.append(cores)
     if ask and all(finding.status != "fail" for finding in findings):
-        findings.append(_answer(soc, _find_library(machine, library)))
+        findings.append(_answer(soc, find_library(machine, library)))
     return findings
 
 
@@ -197,7 +194,8 @@ def _permission(machine: Machine) -> Finding:
 # The vendor's library
 
 
-def _find_library(machine: Machine, given: Path | None) -> Path:
+def find_library(machine: Machine, given: Path | None = None) -> Path:
+    """Where librknnrt.so is, or where it belongs."""
     if given is not None:
         return given
     paths = [machine.root / name for name in _LIBRARIES]
@@ -206,23 +204,32 @@ def _find_library(machine: Machine, given: Path | None) -> Path:
 
 def _library(machine: Machine, given: Path | None) -> Finding:
     name = "librknnrt"
-    path = _find_library(machine, given)
+    path = find_library(machine, given)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Finding(name, "fail", "the vendor's library is not installed", _GET_LIBRARY)
+        return Finding(name, "fail", "the vendor's library is not installed", GET_LIBRARY)
     except OSError as error:
-        return Finding(name, "fail", f"{path}: {error.strerror}", _GET_LIBRARY)
+        return Finding(name, "fail", f"{path}: {error.strerror}", GET_LIBRARY)
     if data[:5] != b"\x7fELF\x02" or data[18:20] != _ELF.get(machine.architecture):
         message = f"{path} is not a library for {machine.architecture}"
-        return Finding(name, "fail", message, _GET_LIBRARY)
+        return Finding(name, "fail", message, GET_LIBRARY)
     found = re.search(_VERSION, data)
     if found is None:
-        return Finding(name, "warn", f"{path} does not tell its version", _GET_LIBRARY)
+        return Finding(name, "warn", f"{path} does not tell its version", GET_LIBRARY)
     version = found[1].decode()
     if int(found[2]) < 2:
-        return Finding(name, "fail", f"{path} is {version}: 2.0 or later is needed", _GET_LIBRARY)
+        return Finding(name, "fail", f"{path} is {version}: 2.0 or later is needed", GET_LIBRARY)
     return Finding(name, "pass", f"{version} in {path}")
+
+
+def version_of(library: Path) -> str:
+    """What a library says of itself; "" when it says nothing."""
+    try:
+        found = re.search(_VERSION, library.read_bytes())
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
 
 
 _VERSION = rb"librknnrt version: ((\d+)\.\d+[\w.]*)"
@@ -248,66 +255,6 @@ def _cores(machine: Machine, soc: Soc) -> Finding | None:
     if len(found) < soc.cores - 1:
         return Finding(name, "pass", "core 0; the others are tried when the NPU is first used")
     return Finding(name, "pass", f"all {soc.cores} work") if soc.cores > 1 else None
-
-
-# The other road: whole graphs, through the vendor's Python package
-
-
-def graphs(machine: Machine) -> Finding:
-    """What .rknn graphs need; without them the NPU still runs layer by layer."""
-    name, lite, soc = "graphs", "rknn-toolkit-lite2", detect(machine.root)
-    version = machine.version_of(lite)
-    if not version and machine.python > _LITE_UNTIL:
-        message = f"{lite}, which runs .rknn graphs, has no wheel for this Python"
-        return Finding(name, "warn", message, "use Python 3.12 or older if you need .rknn graphs")
-    if not version:
-        message = f"{lite}, which runs .rknn graphs, is not installed"
-        if machine.version_of("rknn-toolkit2"):
-            message += "; rknn-toolkit2 is the one for PCs"
-        return Finding(name, "warn", message, f"pip install {lite}")
-    library = machine.root / GRAPH_LIBRARY
-    if not library.exists():
-        found = _find_library(machine, None)
-        fix = f"sudo ln -s {found} /{GRAPH_LIBRARY}" if found.is_file() else _GET_LIBRARY
-        message = f"{lite} {version} looks for /{GRAPH_LIBRARY} and nowhere else: it is missing"
-        return Finding(name, "warn", message, fix)
-    return _compiled(f"{lite} {version}", soc.name if soc else "", library)
-
-
-def _compiled(package: str, chip: str, library: Path) -> Finding:
-    """Which graphs are there, and whether they can run."""
-    name, known = "graphs", manifests()
-    mine = {folder: each for folder, each in known.items() if each.get("target") == chip}
-    compile_it = f"whisper-npu compile base --target {chip}, on a PC, and copy what it prints"
-    if not mine:
-        others = ", ".join(sorted({str(each.get("target")) for each in known.values()}))
-        if others:
-            message = f"{package}, but the graphs in {graphs_folder()} are for {others}"
-            return Finding(name, "warn", message, compile_it)
-        return Finding(name, "pass", f"{package}; no graph is compiled: layer by layer, then")
-    for folder, each in mine.items():
-        file = folder / GRAPH
-        if not file.is_file() or file.stat().st_size != each.get("bytes"):
-            return Finding(name, "warn", f"{file} is not as long as it was made", compile_it)
-    newest = max((str(each.get("toolchain")) for each in mine.values()), key=_numbers)
-    runtime = _version(library)
-    if runtime and _numbers(runtime) < _numbers(newest):
-        message = f"/{GRAPH_LIBRARY} is {runtime}, older than a graph made by {newest}"
-        return Finding(name, "warn", message, _GET_LIBRARY)
-    kinds = sorted(f"{each.get('precision')} {each.get('window')} s" for each in mine.values())
-    return Finding(name, "pass", f"{package}, {len(mine)} compiled for {chip}: {', '.join(kinds)}")
-
-
-def _version(library: Path) -> str:
-    try:
-        found = re.search(_VERSION, library.read_bytes())
-    except OSError:
-        return ""
-    return found[1].decode() if found else ""
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 # Clocks

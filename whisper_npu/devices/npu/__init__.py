@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices import DeviceOptions, Observer, Session
+    from whisper_npu.devices.device import DeviceOptions, Observer, Session
 
     Float = NDArray[np.float32]
 
 
 class NpuDevice:
-    """A `devices.Device`. Raises DeviceError when there is no usable NPU."""
+    """A `Device`. Raises DeviceError when there is no usable NPU."""
 
     def __init__(self, checkpoint: Checkpoint, options: DeviceOptions) -> None:
         precision = precision_named(options.npu_precision)

@@ -1,4 +1,4 @@
-"""Whisper's layers on the NPU: `devices.Ops` over activations that stay in the NPU's order.
+"""Whisper's layers on the NPU: `model.Ops` over activations that stay in the NPU's order.
 
 Linear layers are split by output channels over the cores, attention by heads; each thread also
 does what follows its matmul. Softmax, normalisation and the residual stream are float32.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whisper_npu.model import NumpyOps, Whisper, cross_keys_values, encode
+from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.reference import NumpyOps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

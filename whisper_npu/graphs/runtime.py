@@ -20,8 +20,8 @@ import numpy as np
 
 from whisper_npu import cache
 from whisper_npu.errors import DeviceError, DeviceFault
-from whisper_npu.rknpu.echo import N_ECHO, echo_bits, read_echo
-from whisper_npu.rknpu.recipe import GRAPH
+from whisper_npu.graphs.echo import N_ECHO, echo_bits, read_echo
+from whisper_npu.graphs.recipe import GRAPH
 from whisper_npu.rknpu.soc import detect
 
 if TYPE_CHECKING:

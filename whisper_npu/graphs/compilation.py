@@ -15,13 +15,13 @@ import numpy as np
 
 from whisper_npu import cache
 from whisper_npu.errors import OptionError, ToleranceError
+from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window, windows
+from whisper_npu.graphs.echo import N_ECHO, echo_bits, read_echo
+from whisper_npu.graphs.placement import read_placement
+from whisper_npu.graphs.recipe import FORMAT, GRAPH, LOG, MANIFEST, Recipe, graphs_folder
+from whisper_npu.graphs.toolchain import Toolchain, environment
+from whisper_npu.graphs.verification import LIMITS, Agreement, agreement, reference_outputs, worst
 from whisper_npu.model import Whisper
-from whisper_npu.rknpu.calibration import SYNTHETIC, synthetic_window, windows
-from whisper_npu.rknpu.echo import N_ECHO, echo_bits, read_echo
-from whisper_npu.rknpu.placement import read_placement
-from whisper_npu.rknpu.recipe import FORMAT, GRAPH, LOG, MANIFEST, Recipe, graphs_folder
-from whisper_npu.rknpu.toolchain import Toolchain, environment
-from whisper_npu.rknpu.verification import LIMITS, Agreement, agreement, reference_outputs, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,7 +4,7 @@
 
 The job names a .npz of tensors under their published names, the part to export and the file to
 write. Opset 17 and GELU as Erf, since the toolchain refuses opset 20's Gelu. The layers are the
-ones of `devices.Ops`, and `encoder` repeats `model.encode`, so the two read side by side.
+ones of `model.Ops`, and `encoder` repeats `model.encode`, so the two read side by side.
 Imports nothing of whisper_npu: it runs where whisper_npu is not installed.
 """
 
@@ -180,7 +180,7 @@ def echoed(net: Network, echo: str, last: str, n_echo: int) -> str:
 
 
 def single_layer(net: Network, job: dict[str, Any]) -> None:
-    """One layer of `devices.Ops` alone: `kind` over inputs of the given shapes, as output "y"."""
+    """One layer of `model.Ops` alone: `kind` over inputs of the given shapes, as output "y"."""
     x, *others = [net.input(f"x{i}", *shape) for i, shape in enumerate(job["inputs"])]
     layers = {
         "conv_gelu": lambda: net.conv_gelu(x, "layer", job["stride"]),
