@@ -151,6 +151,7 @@ _EMULATOR: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "emulator_get": (c_double, (c_char_p,)),
     "emulator_reset": (None, ()),
     "emulator_fault": (c_int, (c_char_p, c_int64, c_int64, c_int)),
+    "emulator_trigger": (c_int, (c_char_p, c_int32, c_int32, c_int32, c_int32)),
 }
 
 
@@ -232,7 +233,7 @@ class Library:
         return tiles
 
     def emulator_set(self, name: str, value: int) -> None:
-        """A setting of the emulator: null, incoherent, context_limit."""
+        """A setting of the emulator; emulator/library.h has the list."""
         self._dll.emulator_set(name.encode(), value)
 
     def emulator_get(self, name: str) -> float:
@@ -240,12 +241,20 @@ class Library:
         return float(self._dll.emulator_get(name.encode()))
 
     def emulator_reset(self) -> None:
-        """Counters to zero, faults forgotten."""
+        """Counters to zero, faults and triggers forgotten."""
         self._dll.emulator_reset()
 
     def emulator_fault(self, function: str, nth: int, code: int, times: int = 1) -> None:
         """The nth call of a function from now on fails, `times` times (-1: for ever)."""
         self._dll.emulator_fault(function.encode(), nth, times, code)
+
+    def emulator_trigger(self, action: str, shape: tuple[int, int, int], core: int = -1) -> None:
+        """What runs of a shape do from now on: "abort", "hang" or "wrong".
+
+        shape  M, K, N; 0 stands for any
+        core   -1 for any
+        """
+        self._dll.emulator_trigger(action.encode(), *shape, core)
 
 
 @final

@@ -19,7 +19,7 @@ from whisper_npu.errors import DeviceError, OptionError
 
 CHIPS = {"rk3588": 3588, "rk3566": 3566}
 _HERE = Path(__file__).parent
-_SOURCES = ("runtime.c", "arithmetic.c")
+_SOURCES = ("runtime.c", "memory.c", "controls.c", "arithmetic.c")
 
 
 def library(chip: str) -> Path:
