@@ -12,6 +12,7 @@ from whisper_npu.devices.npu.weights import Image
 from whisper_npu.devices.plan import Step, measured, modelled
 from whisper_npu.model import Whisper
 from whisper_npu.rknpu import emulator
+from whisper_npu.rknpu.cores import Cores
 from whisper_npu.rknpu.librknnrt import Library
 from whisper_npu.rknpu.soc import SOCS, Precision
 
@@ -66,14 +67,16 @@ def test_measured_once_and_kept(
 ) -> None:
     library = Library(emulator.library("rk3588"))
     image = Image(Whisper(checkpoint), SOCS["rk3588"], "fp16")
-    first = measured(image, checkpoint.dims, library, 2)
+    cores = Cores(library, SOCS["rk3588"], 2)
+    first = measured(image, checkpoint.dims, cores)
     assert "measured with librknnrt 2.3.2" in first.title
     assert all(step.npu_seconds > 0 and step.cpu_seconds > 0 for step in first.steps)
     (kept,) = tmp_path.glob("plan-rk3588-*.json")
     monkeypatch.setattr(plans, "_seconds", lambda *_: pytest.fail("measured again"))
-    assert measured(image, checkpoint.dims, library, 2) == first
+    assert measured(image, checkpoint.dims, cores) == first
     monkeypatch.undo()
     kept.write_text("damaged")
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    assert measured(image, checkpoint.dims, library, 2).title == first.title
+    assert measured(image, checkpoint.dims, cores).title == first.title
+    cores.close()
     assert library.emulator_get("contexts") == 0

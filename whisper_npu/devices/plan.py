@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisper_npu import cache
+from whisper_npu.machine import Machine
 from whisper_npu.model import Conv
-from whisper_npu.rknpu.cores import Cores, Piece
+from whisper_npu.rknpu import clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from whisper_npu.checkpoint import Dimensions
     from whisper_npu.devices.npu.weights import Entry, Image
-    from whisper_npu.rknpu.librknnrt import Library, Memory
+    from whisper_npu.rknpu.cores import Cores
+    from whisper_npu.rknpu.librknnrt import Memory
     from whisper_npu.rknpu.soc import Precision, Soc
+
+_WARM_UP = 0.5  # seconds: longer than a governor takes to raise a clock
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,11 @@ class Plan:
         return rows
 
 
-def modelled(image: Image, dims: Dimensions) -> Plan:
-    """From the model of the chip."""
+def modelled(image: Image, dims: Dimensions, *, half: bool = True) -> Plan:
+    """From the model of the chip.
+
+    half  attention's scores leave the NPU as float16
+    """
     soc = image.soc
 
     def npu(works: list[Work]) -> float:
@@ -106,47 +113,50 @@ def modelled(image: Image, dims: Dimensions) -> Plan:
         return sum(2.0 * w.m * w.k * w.n * w.count for w in works) / soc.cpu_operations
 
     return _plan(
-        image, dims, f"plan for emulated {soc.name}, {image.precision}, modelled", npu, cpu
-    )
+        image, dims, f"plan for emulated {soc.name}, {image.precision}, modelled", npu, cpu,
+        half=half,
+    )  # fmt: skip
 
 
-def measured(
-    image: Image, dims: Dimensions, library: Library, n_threads: int,
-    numbers: Sequence[int] | None = None,
-) -> Plan:  # fmt: skip
-    """From times taken on this machine, once for each shape of layer and version of the library.
+def measured(image: Image, dims: Dimensions, cores: Cores, machine: Machine | None = None) -> Plan:
+    """From times taken on this machine, once for each shape of layer, library and clock.
 
-    numbers  of the NPU's cores; None: all
+    The NPU works for a while first: clocks that idle are slow, and the times are kept.
     """
-    cores = Cores(library, image.soc, n_threads, numbers)
+    machine, half = machine or Machine(), cores.half_strip is not None
+    version = cores.version()[0].split()[0]
+    path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
+    known = cache.remembered(path)
+    bench = _Bench(cores)
+    bench.warm_up(_attention(image.soc, dims, half=half)[1])
+    now = clocks.megahertz(machine)
+    clock = ", ".join(f"{name} {now[name]} MHz" for name in ("NPU", "memory") if name in now)
+
+    def time_of(where: str, run: Callable[[Work], None], works: list[Work]) -> float:
+        keys = [f"{where} {clock} {json.dumps(asdict(work))}" for work in works]
+        for key, work in zip(keys, works, strict=True):
+            if key not in known:
+                known[key] = min(_seconds(run, work) for _ in range(3))
+        return sum(known[key] for key in keys)
+
     try:
-        version = cores.version()[0].split()[0]
-        path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
-        known = cache.remembered(path)
-        bench = _Bench(cores)
-
-        def time_of(where: str, run: Callable[[Work], None], works: list[Work]) -> float:
-            keys = [f"{where} {json.dumps(asdict(work))}" for work in works]
-            for key, work in zip(keys, works, strict=True):
-                if key not in known:
-                    known[key] = min(_seconds(run, work) for _ in range(3))
-            return sum(known[key] for key in keys)
-
         plan = _plan(
             image, dims,
-            f"plan for {image.soc.name}, {image.precision}, measured with librknnrt {version}",
+            f"plan for {image.soc.name}, {image.precision}, measured with librknnrt {version}"
+            + (f", {clock}" if clock else ""),
             lambda works: time_of(f"npu x {cores.n_cores}", bench.npu, works),
             lambda works: time_of("cpu", bench.cpu, works),
+            half=half,
         )  # fmt: skip
         cache.remember(path, known)
     finally:
-        cores.close()
+        bench.close()
     return plan
 
 
-def _plan(
+def _plan(  # noqa: PLR0913  both sides, and what they are asked
     image: Image, dims: Dimensions, title: str,
-    npu: Callable[[list[Work]], float], cpu: Callable[[list[Work]], float],
+    npu: Callable[[list[Work]], float], cpu: Callable[[list[Work]], float], *, half: bool,
 ) -> Plan:  # fmt: skip
     works: dict[str, list[Work]] = {}
     layers: dict[str, list[str]] = {}  # of each step
@@ -156,7 +166,7 @@ def _plan(
         label = f"{kind} {work.m}x{work.k}x{work.n} {work.precision}"
         works[label] = [work]
         layers.setdefault(label, []).append(name)
-    works["attention"] = _attention(image.soc, dims)
+    works["attention"] = _attention(image.soc, dims, half=half)
     layers["attention"] = ["attention"] * dims.n_audio_layer
     steps = {
         label: Step(label, len(names), npu(works[label]), cpu(works[label]))
@@ -172,13 +182,13 @@ def _work(entry: Entry, dims: Dimensions) -> Work:
     return Work(m, entry.k, entry.n, entry.precision, 1)
 
 
-def _attention(soc: Soc, dims: Dimensions) -> list[Work]:
+def _attention(soc: Soc, dims: Dimensions, *, half: bool) -> list[Work]:
     width, n_keys = (
         dims.n_audio_state // dims.n_audio_head,
         soc.orders["fp16"].padded_k(dims.n_audio_ctx),
     )
     return [
-        Work(dims.n_audio_ctx, width, n_keys, "fp16", dims.n_audio_head, half=True),
+        Work(dims.n_audio_ctx, width, n_keys, "fp16", dims.n_audio_head, half=half),
         Work(dims.n_audio_ctx, n_keys, width, "fp16", dims.n_audio_head),
     ]
 
@@ -215,9 +225,9 @@ class _Bench:
         align = self._cores.soc.orders[work.precision].align_n
         n = max(work.n // parts // align, 1) * align
         width = 1 if work.precision == "int8" else 2
-        a = self._piece("a", work.m * work.k * width)
-        b = self._piece("b", work.k * n * width)
-        c = [self._piece(f"c{i}", work.m * n * 4) for i in range(self._cores.n_threads)]
+        a = self._operand("a", work.m * work.k * width)
+        b = self._operand("b", work.k * n * width)
+        c = [self._operand(f"c{i}", work.m * n * 4, i) for i in range(self._cores.n_threads)]
 
         def run(i: int) -> None:
             shape = work.m, work.k, n
@@ -225,16 +235,25 @@ class _Bench:
 
         self._cores.each(run, range(work.count * parts))
 
+    def warm_up(self, work: Work) -> None:
+        end = time.perf_counter() + _WARM_UP
+        while time.perf_counter() < end:
+            self.npu(work)
+
     def cpu(self, work: Work) -> None:
         a, b = np.ones((work.m, work.k), np.float32), np.ones((work.k, work.n), np.float32)
         for _ in range(work.count):
             a @ b
 
-    def _piece(self, role: str, size: int) -> Piece:
+    def _operand(self, role: str, size: int, thread: int = 0) -> Memory:
         known = self._memory.get(role)
         if known is None or known.size < size:
-            self._memory[role] = self._cores.memory(size)
-        return Piece(self._memory[role], 0, size)
+            self._memory[role] = self._cores.memory(size, thread)
+        return self._memory[role]
+
+    def close(self) -> None:
+        for memory in self._memory.values():
+            memory.close()
 
 
 def _seconds(run: Callable[[Work], None], work: Work) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu.errors import DeviceFault
 from whisper_npu.machine import Finding
-from whisper_npu.rknpu import trials
+from whisper_npu.rknpu import clocks, trials
 from whisper_npu.rknpu.soc import Soc, detect
 
 if TYPE_CHECKING:
@@ -262,13 +262,11 @@ def _cores(machine: Machine, soc: Soc) -> Finding | None:
 
 def _clocks(machine: Machine) -> list[Finding]:
     """The NPU and the memory behind it: a parked clock costs a factor of two to five."""
-    folders = machine.glob("sys/class/devfreq/*.npu")
-    folders += machine.glob("sys/class/devfreq/dmc")
-    return [finding for folder in folders if (finding := _clock(machine, folder))]
+    found = (_clock(machine, name, path) for name, path in clocks.devfreq(machine).items())
+    return [finding for finding in found if finding]
 
 
-def _clock(machine: Machine, folder: Path) -> Finding | None:
-    name = "memory clock" if folder.name == "dmc" else "NPU clock"
+def _clock(machine: Machine, name: str, folder: Path) -> Finding | None:
     steps = [int(word) for word in machine.text(folder / "available_frequencies").split()]
     now, top = machine.number(folder / "cur_freq"), max(steps, default=0)
     governor = machine.text(folder / "governor")

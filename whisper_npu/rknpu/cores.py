@@ -4,6 +4,10 @@ A job takes whichever core is free, so that while one thread computes between tw
 keeps the cores busy. Contexts are made per core and shape, never per weight: the operands are
 bound anew for each run, which costs microseconds when they are in the native order.
 It knows nothing of layers.
+
+Memory is made by a keeper, a context that computes nothing, and bound everywhere by the handle so
+made: a sync through another handle on the same memory was seen to do nothing. There is a keeper
+for each thread, since no context may be used by two at a time.
 """
 
 from __future__ import annotations
@@ -11,9 +15,9 @@ from __future__ import annotations
 import resource
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from whisper_npu.errors import DeviceError, DeviceFault
 from whisper_npu.rknpu import tiling
@@ -21,8 +25,6 @@ from whisper_npu.rknpu.librknnrt import MatmulType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     from whisper_npu.rknpu.librknnrt import Library, Matmul, Memory
     from whisper_npu.rknpu.soc import Precision, Soc
@@ -35,20 +37,8 @@ KINDS: dict[Precision, MatmulType] = {
     "int8": MatmulType.I8_I8_I32,
 }
 HALF_STRIPS = (4, 8)  # widths of a float16 result that the glue reads
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Bytes of NPU memory that serve as one operand."""
-
-    whole: Memory
-    offset: int
-    size: int
-
-    def array(self, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The same bytes for the host."""
-        part = self.whole.array[self.offset : self.offset + self.size]
-        return part.view(dtype).reshape(shape)
+_SPARE_FILES = 64  # for what is opened besides
+_MOST_FILES = 65536
 
 
 class Cores:
@@ -64,16 +54,20 @@ class Cores:
         self.soc = soc
         numbers = range(soc.cores) if numbers is None else numbers
         self.n_cores = len(numbers)
-        _allow_many_files()
-        order = soc.orders["fp16"]
-        self._keeper = library.matmul((1, order.align_k, order.align_n), KINDS["fp16"])
-        self._contexts: dict[tuple[int | None, Shape, MatmulType], _Context] = {}
+        self._masks = [core if soc.cores > 1 else None for core in numbers]
+        self._contexts: dict[tuple[int | None, Shape, MatmulType], Matmul] = {}
+        self._keepers: list[Matmul] = []
         self._free: SimpleQueue[int | None] = SimpleQueue()
-        for core in numbers:
-            self._free.put(core if soc.cores > 1 else None)
+        for core in self._masks:
+            self._free.put(core)
         self.n_threads = max(n_threads, self.n_cores)
         self._threads = ThreadPoolExecutor(self.n_threads, thread_name_prefix="npu")
+        order = soc.orders["fp16"]
         try:
+            allow_files(self.n_threads)
+            for _ in range(self.n_threads):
+                shape = 1, order.align_k, order.align_n
+                self._keepers.append(library.matmul(shape, KINDS["fp16"]))
             self._compare_order()
             self.half_strip = self._half_strip()
         except DeviceError:
@@ -96,12 +90,18 @@ class Cores:
                     f"{self.soc.name} is known to; is it another chip? Use --device cpu"
                 )
 
-    def _half_strip(self) -> int:
-        """Columns in a strip of a float16 result: no header tells, so the library is asked."""
+    def _half_strip(self) -> int | None:
+        """Columns in a strip of a float16 result: no header tells, so the library is asked.
+
+        None where it has no such matmul, as some chips are said not to.
+        """
         order = self.soc.orders["fp16"]
         shape = 16, order.padded_k(16), order.padded_n(16)
-        with self.library.matmul(shape, MatmulType.F16_F16_F16) as matmul:
-            *_, strip = matmul.dims("c")
+        try:
+            with self.library.matmul(shape, MatmulType.F16_F16_F16) as matmul:
+                *_, strip = matmul.dims("c")
+        except DeviceFault:
+            return None
         if strip not in HALF_STRIPS:
             raise DeviceError(
                 f"{self.library.path} leaves float16 results in strips of {strip} columns, which "
@@ -111,14 +111,26 @@ class Cores:
 
     def version(self) -> tuple[str, str]:
         """Of the library and of the kernel driver."""
-        return self._keeper.version()
+        return self._keepers[0].version()
 
-    def memory(self, size: int) -> Memory:
-        """New memory for operands, reachable from every core."""
-        return self._keeper.memory(size)
+    def memory(self, size: int, thread: int = 0) -> Memory:
+        """New memory for operands, reachable from every core.
+
+        thread  the only one that synchronises it while others do the same with theirs
+        """
+        return self._keepers[thread].memory(size)
+
+    def view(self, whole: Memory, offset: int, size: int) -> Memory:
+        """Part of memory that was written, and synchronised as a whole, before."""
+        return self._keepers[0].slice(whole, offset, size)
+
+    def prepare(self, shape: Shape, precision: Precision, *, half: bool = False) -> None:
+        """Make the contexts of a shape now, on all cores, and not on a thread in mid-run."""
+        for core in self._masks:
+            self._context(core, shape, precision, half=half)
 
     def multiply(
-        self, shape: Shape, precision: Precision, operands: tuple[Piece, Piece, Piece],
+        self, shape: Shape, precision: Precision, operands: tuple[Memory, Memory, Memory],
         *, fresh: str = "", half: bool = False,
     ) -> None:  # fmt: skip
         """C = A x B on the next free core, seen by the host when it returns.
@@ -127,17 +139,16 @@ class Cores:
         fresh     which of "a" and "b" the host has written since they were last synchronised
         half      C is float16 (of fp16), in strips of `half_strip`; else float32 or int32
         """
-        kind = MatmulType.F16_F16_F16 if half else KINDS[precision]
+        a, b, c = operands
         with self._core() as core:
-            context = self._context(core, shape, precision, kind)
-            left, right, result = (context.handle(piece) for piece in operands)
+            matmul = self._context(core, shape, precision, half=half)
             if "a" in fresh:
-                left.sync_to_device()
+                a.sync_to_device()
             if "b" in fresh:
-                right.sync_to_device()
-            context.matmul.bind(left, right, result)
-            context.matmul.run()
-            result.sync_from_device()
+                b.sync_to_device()
+            matmul.bind(a, b, c)
+            matmul.run()
+            c.sync_from_device()
 
     @contextmanager
     def _core(self) -> Iterator[int | None]:
@@ -148,19 +159,20 @@ class Cores:
             self._free.put(core)
 
     def _context(
-        self, core: int | None, shape: Shape, precision: Precision, kind: MatmulType
-    ) -> _Context:
+        self, core: int | None, shape: Shape, precision: Precision, *, half: bool
+    ) -> Matmul:
+        kind = MatmulType.F16_F16_F16 if half else KINDS[precision]
         key = core, shape, kind
         if key not in self._contexts:
             matmul = self.library.matmul(shape, kind, core=core)
-            strip = self.half_strip if kind == MatmulType.F16_F16_F16 else tiling.C_STRIP
+            strip = self.half_strip if half else tiling.C_STRIP
             order, (m, k, n) = self.soc.orders[precision], shape
             stated = tuple(matmul.dims(x) for x in "abc")
             known = (k // order.a, m, order.a), (n // order.b[0], k // order.b[1], *order.b)
-            if stated != (*known, (n // strip, m, strip)):
+            if strip is None or stated != (*known, (n // strip, m, strip)):
                 matmul.close()
                 raise DeviceFault(f"{precision} {shape} has operands {stated}, unknown to us")
-            self._contexts[key] = _Context(matmul)
+            self._contexts[key] = matmul
         return self._contexts[key]
 
     def each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
@@ -180,31 +192,25 @@ class Cores:
     def close(self) -> None:
         """Wait for running jobs, then give everything back."""
         self._threads.shutdown()
-        for context in self._contexts.values():
+        for matmul in (*self._contexts.values(), *self._keepers):
             with suppress(DeviceFault):  # a dead device cannot take anything back
-                context.matmul.close()
-        with suppress(DeviceFault):
-            self._keeper.close()
+                matmul.close()
 
 
-class _Context:
-    """A matmul context and its own handles on the pieces it has met."""
+def allow_files(n_needed: int) -> None:
+    """Make room for so many more open files; where there is none the library would crash.
 
-    def __init__(self, matmul: Matmul) -> None:
-        self.matmul = matmul
-        self._handles: dict[Piece, Memory] = {}
-
-    def handle(self, piece: Piece) -> Memory:
-        known = self._handles.get(piece)
-        if known is None:
-            known = self.matmul.slice(piece.whole, piece.offset, piece.size)
-            self._handles[piece] = known
-        return known
-
-
-def _allow_many_files() -> None:
-    """Each context and buffer costs a file descriptor; the usual soft limit is 1024."""
+    Each context and each piece of memory costs a descriptor, and the usual limit is 1024.
+    Raises DeviceError.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wanted = len(list(Path("/proc/self/fd").iterdir())) + n_needed + _SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise DeviceError(
+            f"the NPU needs {wanted} open files and this process may have {hard}: raise the limit "
+            f"(ulimit -n {2 * wanted}), or use --device cpu"
+        )
+    highest = _MOST_FILES if hard == resource.RLIM_INFINITY else min(_MOST_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, highest), hard))

@@ -15,6 +15,7 @@ import numpy as np
 from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.npu.activations import Stream, read
 from whisper_npu.devices.npu.ops import NpuOps
+from whisper_npu.devices.npu.residence import Residence
 from whisper_npu.devices.npu.weights import Image, cached, precision_named
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Plan, measured, modelled
@@ -48,17 +49,13 @@ class NpuDevice:
         self.library, self.soc = library, soc
         image = Image(self._model, soc, precision)
         n_threads = -(-min(4, len(os.sched_getaffinity(0))) // options.share[1])
-        if library.is_emulated:
-            numbers = options.mine(range(soc.cores))
-            self.plan: Plan = modelled(image, checkpoint.dims)
-        else:
-            numbers = options.mine(usable(soc, library.path))
-            self.plan = measured(image, checkpoint.dims, library, n_threads, numbers)
+        numbers = range(soc.cores) if library.is_emulated else usable(soc, library.path)
         emulated = "emulated " if library.is_emulated else ""
         self.name = f"npu {precision} ({emulated}{soc.name})"
         self._lock = threading.Lock()
-        self._cores = Cores(library, soc, n_threads, numbers)
+        self._cores = Cores(library, soc, n_threads, options.mine(numbers))
         try:
+            self.plan = self._make_plan(image)
             self._ops = self._load(image)
             self._decoder: Any = open_cpu(
                 checkpoint, precision=options.precision, threads=options.threads
@@ -67,13 +64,17 @@ class NpuDevice:
             self._cores.close()
             raise
 
+    def _make_plan(self, image: Image) -> Plan:
+        dims = self._model.dims
+        if self.library.is_emulated:
+            return modelled(image, dims, half=self._cores.half_strip is not None)
+        return measured(image, dims, self._cores)
+
     def _load(self, image: Image) -> NpuOps:
         """Weights into the NPU's memory."""
         weights = cached(image, self._model.checkpoint)
-        arena = self._cores.memory(image.tile_bytes)
-        arena.array[:] = weights["tiles"]
-        arena.sync_to_device()
-        return NpuOps(self._cores, image, arena, weights["floats"], self.plan)
+        tiles = Residence(self._cores, image, weights["tiles"])
+        return NpuOps(self._cores, image, tiles, weights["floats"], self.plan)
 
     @stage("encoder")
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:

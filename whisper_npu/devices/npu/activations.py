@@ -3,18 +3,21 @@
 Stream   the residual stream, float32, in the order of a result (C)
 Operand  what the next matmul reads (A), float16 or int8 with a scale per row, in NPU memory
 Product  what a matmul left (C) with how to read it; whoever uses it finishes it
+
+Nothing here is written by the host where the NPU writes: a line that the host has changed may
+reach memory after the NPU's result and spoil it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whisper_npu.kernels import glue
 from whisper_npu.rknpu import tiling
-from whisper_npu.rknpu.cores import Piece
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,57 +43,49 @@ class Operand:
     values: Array
     scale: Float | None
 
-    @property
-    def piece(self) -> Piece:
-        return Piece(self.memory, 0, self.values.nbytes)
-
-    def strips(self, first: int, last: int) -> Piece:
-        """Columns first to last, multiples of the strip's width."""
-        column = self.values.nbytes // (self.values.shape[0] * self.values.shape[2])
-        return Piece(self.memory, first * column, (last - first) * column)
-
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """values (N/4, M, 4) float32 or int32; y = values * row_scale * channel_scale + bias."""
+    """What the cores left, outputs side by side; y = values * row_scale * channel_scale + bias.
 
-    memory: Memory
-    values: Array
+    parts  (n/4, M, 4) float32 or int32 each, in memory of their own
+    """
+
+    parts: tuple[Array, ...]
     row_scale: Float | None
     channel_scale: Float | None
     bias: Float | None
     factor: float = 1.0  # y is this times what the layer means
 
+    @property
+    def n_rows(self) -> int:
+        return int(self.parts[0].shape[1])
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """The first output of each part, and the first one behind it."""
+        ends = list(accumulate(4 * len(part) for part in self.parts))
+        return list(pairwise([0, *ends]))
+
     def channels(self, first: int, last: int) -> tuple[Array, Float | None, Float | None, Any]:
-        """Arguments of the glue for some of the outputs."""
+        """Arguments of the glue for some of the outputs, all of one part."""
+        i = next(i for i, (_, end) in enumerate(self.bounds) if first < end)
+        start = self.bounds[i][0]
         scale, bias = self.channel_scale, self.bias
         return (
-            self.values[first // 4 : last // 4],
+            self.parts[i][(first - start) // 4 : (last - start) // 4],
             self.row_scale,
             None if scale is None else scale[first:last],
             None if bias is None else bias[first:last],
         )
 
-    def rows(self, first: int, last: int) -> tuple[Array, Float | None, Float | None, Any]:
-        """Arguments of the glue for some of the rows."""
-        scale = None if self.row_scale is None else self.row_scale[first:last]
-        return self.values[:, first:last], scale, self.channel_scale, self.bias
-
-    def piece(self, first: int, last: int) -> Piece:
-        column = 4 * self.values.shape[1]
-        return Piece(self.memory, first * column, (last - first) * column)
-
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """An operand made at run time: values (H, N/n, K/k, n, k) float16."""
+    """An operand made at run time: values (H, N/n, K/k, n, k) float16, in NPU memory."""
 
     memory: Memory
     values: NDArray[np.float16]
-
-    def part(self, head: int) -> Piece:
-        size = self.values.nbytes // len(self.values)
-        return Piece(self.memory, head * size, size)
 
 
 Activation = Any  # Stream, Operand, Product, or rows (M, N) float32 that have left the NPU
@@ -104,7 +99,8 @@ def read(x: Activation) -> Float:
         y = tiling.untile(x.values, x.values.shape[0] * x.values.shape[2]).astype(np.float32)
         return y if x.scale is None else y * x.scale[:, None]
     if isinstance(x, Product):
-        out = np.empty((x.values.shape[1], 4 * len(x.values)), np.float32)
-        glue.rows(*x.rows(0, len(out)), out)
+        out = np.empty((x.n_rows, x.bounds[-1][1]), np.float32)
+        for first, last in x.bounds:
+            glue.rows(*x.channels(first, last), out[:, first:last])
         return out / np.float32(x.factor)
     return np.asarray(x)

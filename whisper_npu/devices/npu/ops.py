@@ -4,12 +4,17 @@ Linear layers are split by output channels over the cores, attention by heads; e
 does what follows its matmul. Softmax, normalisation and the residual stream are float32.
 Buffers are kept by role and used again for the next layer: an activation is good until another
 one of the same role is made, which is how `model.encode` uses them.
+
+Where the NPU writes, the host never does (`activations` says why): what the host computes between
+two products goes to arrays of its own, or to operands that it synchronises.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
+from math import lcm
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +24,7 @@ from whisper_npu.devices.npu.activations import Heads, Operand, Product, Stream,
 from whisper_npu.errors import DeviceFault
 from whisper_npu.kernels import glue, reference
 from whisper_npu.rknpu import tiling
-from whisper_npu.rknpu.cores import Piece
+from whisper_npu.rknpu.cores import allow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.devices.npu.activations import Activation
+    from whisper_npu.devices.npu.residence import Residence
     from whisper_npu.devices.npu.weights import Entry, Image
     from whisper_npu.devices.plan import Plan
     from whisper_npu.model import Conv, Linear, Norm
@@ -38,15 +44,31 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
 
 
+# pieces of memory: results by role, operands, and what a head at work needs
+_PRODUCTS, _OPERANDS, _HEAD = 8, 5, 6
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """Memory for one head of attention at work, of one thread."""
+
+    queries: Operand
+    keys: Heads
+    values: Heads
+    scores: Operand  # float16 as the NPU leaves them, or float32 in strips of 4
+    weights: Operand  # what is made of them; the same memory where the orders agree
+    mixed: Memory
+
+
 class NpuOps:
     """The layers of one model on one NPU.
 
-    tiles   memory that holds the image's tiles
+    tiles   the image's tiles in NPU memory
     floats  (image.float_bytes,)  uint8  its scales and biases
     """
 
     def __init__(
-        self, cores: Cores, image: Image, tiles: Memory, floats: NDArray[np.uint8], plan: Plan
+        self, cores: Cores, image: Image, tiles: Residence, floats: NDArray[np.uint8], plan: Plan
     ) -> None:
         self._cores = cores
         self._image = image
@@ -54,11 +76,31 @@ class NpuOps:
         self._floats = floats
         self._plan = plan
         self._precision = image.precision
+        self._half = cores.half_strip is not None  # scores leave the NPU as float16
         self._buffers: dict[str, Memory] = {}
         self._arrays: dict[str, Float] = {}  # the same, for the host alone
-        self._scratch: SimpleQueue[tuple[Operand, Operand]] = SimpleQueue()
-        self._scratch_shape = (0, 0)
+        self._heads: SimpleQueue[_Head] = SimpleQueue()
+        self._heads_shape = (0, 0)
         self._positions: tuple[Float, Float] | None = None  # as given, and in the order of C
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """All contexts now: made on a thread in mid-run, they crashed others' boards."""
+        shapes = {
+            (self._image.rows(entry), entry.k, last - first, entry.precision, False)
+            for name, entry in self._image.entries.items()
+            if self._plan.on_npu(name)
+            for first, last in self._bounds(entry)
+        }
+        if self._plan.on_npu("attention"):
+            n_rows, d = self._image.n_positions, self._image.head_width
+            n_keys = self._image.soc.orders["fp16"].padded_k(n_rows)
+            shapes |= {(n_rows, d, n_keys, "fp16", self._half), (n_rows, n_keys, d, "fp16", False)}
+        n_cores, n_threads = self._cores.n_cores, self._cores.n_threads
+        views = n_cores * (len(self._image.entries) + _PRODUCTS)
+        allow_files(n_cores * len(shapes) + views + _OPERANDS + _HEAD * n_threads)
+        for m, k, n, precision, half in sorted(shapes):
+            self._cores.prepare((m, k, n), precision, half=half)
 
     # ---- the layers ----
 
@@ -140,92 +182,93 @@ class NpuOps:
     def _gelu(self, a: Operand, entry: Entry) -> Operand:
         n_rows = a.values.shape[1]
         out = self._operand("hidden", n_rows, entry.n, self._precision)
-        strip = out.values.shape[2]
+        wide = out.scale is not None  # a row's scale needs all its channels
+        values = self._array("hidden", (entry.n // 4, n_rows, 4)) if wide else out.values
+        strip = values.shape[2]
 
-        def by_channels(product: Product, first: int, last: int) -> None:
-            part = out.values[first // strip : last // strip]
+        def finish(product: Product, first: int, last: int) -> None:
+            part = values[first // strip : last // strip]
             glue.gelu(*product.channels(first, last), part, None)
 
-        if out.scale is None:
-            self._multiply(a, entry, by_channels)
-        else:  # a row's scale needs all its channels
-            product, scale = self._multiply(a, entry), out.scale
-            self._by_rows(
-                lambda first, last: glue.gelu(
-                    *product.rows(first, last), out.values[:, first:last], scale[first:last]
-                ),
-                n_rows,
-            )
+        self._multiply(a, entry, finish)
+        if wide:
+            self._quantise(values, out)
         with _naming(entry.layer.name):
             out.memory.sync_to_device()
         return out
 
+    def _quantise(self, values: Float, out: Operand) -> None:
+        """(N/4, M, 4) float32 of the host -> the next operand, row by row."""
+
+        def work(first: int, last: int) -> None:
+            scale = None if out.scale is None else out.scale[first:last]
+            part = values[:, first:last]
+            glue.convert(part, None, None, None, out.values[:, first:last], scale)
+
+        self._by_rows(work, values.shape[1])
+
     def attention(
         self, query: Activation, key: Activation, value: Activation, n_heads: int
     ) -> Activation:
-        n_rows, width = query.values.shape[1], 4 * len(query.values)
+        n_rows, width = query.n_rows, query.bounds[-1][1]
         out = self._operand("mixed", n_rows, width, self._precision)
-        mixed = self._product("mixed scores", n_rows, width, "fp16")
-
-        def finish(first: int, last: int) -> None:
-            scale = None if out.scale is None else out.scale[first:last]
-            glue.convert(*mixed.rows(first, last), out.values[:, first:last], scale)
-
+        on_npu = self._plan.on_npu("attention")
+        rows = self._array("mixed", (width // 4, n_rows, 4))  # where `out` must wait for all heads
         with _naming("attention"):
-            if self._plan.on_npu("attention"):
-                work = self._head((query, key, value), mixed, out, n_heads)
+            if on_npu:
+                target = rows if out.scale is not None else out.values
+                work = self._head((query, key, value), target, n_heads)
                 self._cores.each(work, range(n_heads))
             else:
                 q, k, v = (read(x) for x in (query, key, value))
                 y = reference.attention(q, k, v, n_heads, causal=False)
-                mixed.values[:] = tiling.tile(y, tiling.C_STRIP)
-            if out.scale is not None or not self._plan.on_npu("attention"):
-                self._by_rows(finish, n_rows)
+                rows[:] = tiling.tile(y, tiling.C_STRIP)
+            if out.scale is not None or not on_npu:
+                self._quantise(rows, out)
             out.memory.sync_to_device()
         return out
 
     def _head(
-        self, inputs: tuple[Product, Product, Product], mixed: Product, out: Operand, n_heads: int
+        self, inputs: tuple[Product, Product, Product], target: Array, n_heads: int
     ) -> Callable[[int], None]:
-        """Head h of softmax(query key^T) value: into mixed, and for float16 into out."""
+        """Head h of softmax(query key^T) value, into its channels of the target."""
         query, key, value = inputs
-        n_rows, width = query.values.shape[1], 4 * len(query.values)
-        d, order = width // n_heads, self._image.soc.orders["fp16"]
-        n_keys = order.padded_k(n_rows)
-        n, k = order.b
-        queries = self._operand("queries", n_rows, width, "fp16")
-        keys = self._weights("keys", (n_heads, n_keys // n, d // k, n, k))
-        values = self._weights("values", (n_heads, d // n, n_keys // k, n, k))
-        self._make_scratch(n_rows, n_keys)
+        n_rows, d = query.n_rows, query.bounds[-1][1] // n_heads
+        n_keys = self._image.soc.orders["fp16"].padded_k(n_rows)
+        strip = target.shape[2]
+        self._make_heads(n_rows, n_keys, d)
 
         def work(head: int) -> None:
             first, last = head * d, (head + 1) * d
-            one = slice(head, head + 1)
-            strips = slice(first // order.a, last // order.a)
-            glue.convert(*query.channels(first, last), queries.values[strips], None)
-            glue.keys(*key.channels(first, last), keys.values[one])
-            glue.values(*value.channels(first, last), values.values[one])
-            scores, weights = self._scratch.get()
+            own = self._heads.get()
             total = np.empty(n_rows, np.float32)
             try:
-                self._cores.multiply(
-                    (n_rows, d, n_keys), "fp16",
-                    (queries.strips(first, last), keys.part(head), scores.piece),
-                    fresh="ab", half=True,
-                )  # fmt: skip
-                glue.softmax(scores.values, n_rows, weights.values, total)
-                self._cores.multiply(
-                    (n_rows, n_keys, d), "fp16",
-                    (weights.piece, values.part(head), mixed.piece(first, last)), fresh="ab",
-                )  # fmt: skip
+                glue.convert(*query.channels(first, last), own.queries.values, None)
+                glue.keys(*key.channels(first, last), own.keys.values)
+                glue.values(*value.channels(first, last), own.values.values)
+                self._weigh(own, (n_rows, d, n_keys), total)
+                operands = own.weights.memory, own.values.memory, own.mixed
+                self._cores.multiply((n_rows, n_keys, d), "fp16", operands, fresh="ab")
+                mixed = own.mixed.array.view(np.float32).reshape(d // 4, n_rows, 4)
+                part = target[first // strip : last // strip]
+                glue.convert(mixed, 1 / total, None, None, part, None)
             finally:
-                self._scratch.put((scores, weights))
-            part = mixed.values[first // 4 : last // 4]
-            strips = slice(first // out.values.shape[2], last // out.values.shape[2])
-            target = part if out.scale is not None else out.values[strips]
-            glue.convert(part, 1 / total, None, None, target, None)
+                self._heads.put(own)
 
         return work
+
+    def _weigh(self, own: _Head, shape: tuple[int, int, int], total: Float) -> None:
+        """Scores of a head, and the weights made of them."""
+        n_rows, half = shape[0], self._half
+        operands = own.queries.memory, own.keys.memory, own.scores.memory
+        self._cores.multiply(shape, "fp16", operands, fresh="ab", half=half)
+        scores = own.scores.values
+        if not half:
+            glue.convert(scores, None, None, None, own.weights.values, None)
+            scores = own.weights.values
+        glue.softmax(scores, n_rows, own.weights.values, total)
+        if half and own.scores is not own.weights:
+            own.scores.memory.sync_to_device()  # the softmax has spoilt them
 
     # ---- how a layer runs ----
 
@@ -239,43 +282,54 @@ class NpuOps:
         name = entry.layer.name
         on_npu = self._plan.on_npu(name)
         precision = entry.precision if on_npu else "fp16"
-        bare = self._product(name.rpartition(".")[2], a.values.shape[1], entry.n, precision)
+        bounds = self._bounds(entry) if on_npu else [(0, entry.n)]
+        dtype = np.int32 if precision == "int8" else np.float32
+        n_rows, role = a.values.shape[1], name.rpartition(".")[2]
+        outputs = (
+            [
+                self._buffer(f"{role} c {i}", 4 * n_rows * (last - first), thread=i)
+                for i, (first, last) in enumerate(bounds)
+            ]
+            if on_npu
+            else []
+        )
         product = Product(
-            bare.memory, bare.values, a.scale if on_npu else None,
+            tuple(x.array.view(dtype).reshape(-1, n_rows, 4) for x in outputs)
+            or (self._array(role, (entry.n // 4, n_rows, 4)),),
+            a.scale if on_npu else None,
             entry.channel_scale(self._floats) if on_npu else None,
             entry.bias(self._floats), entry.factor,
         )  # fmt: skip
 
-        def work(part: tuple[int, int]) -> None:
-            first, last = part
-            shape = (a.values.shape[1], entry.k, last - first)
-            b = self._part(entry, first, last)
-            self._cores.multiply(shape, precision, (a.piece, b, product.piece(first, last)))
+        def work(i: int) -> None:
+            first, last = bounds[i]
+            b = self._tiles.part(entry, first, last)
+            self._cores.multiply(
+                (n_rows, entry.k, last - first), precision, (a.memory, b, outputs[i])
+            )
             if finish is not None:
                 finish(product, first, last)
 
         with _naming(name):
             if on_npu:
-                self._cores.each(work, self._parts(entry))
+                self._tiles.fetch(entry)
+                self._cores.each(work, range(len(bounds)))
                 return product
             weight = entry.weight()
-            product.values[:] = tiling.tile(read(a)[:, : weight.shape[1]] @ weight.T, 4)
+            product.parts[0][:] = tiling.tile(read(a)[:, : weight.shape[1]] @ weight.T, 4)
             if finish is not None:
                 finish(product, 0, entry.n)
             return product
 
-    def _parts(self, entry: Entry) -> list[tuple[int, int]]:
-        """The outputs of each core: as equal as whole tiles allow."""
+    def _bounds(self, entry: Entry) -> list[tuple[int, int]]:
+        """The outputs of each core: as equal as whole tiles, and for attention heads, allow."""
         soc, n_cores = self._image.soc, self._cores.n_cores
         n_parts = n_cores if soc.k_segment is None or entry.k <= soc.k_segment else 1
         align = soc.orders[entry.precision].align_n
+        if ".self_attn." in entry.layer.name and "out_proj" not in entry.layer.name:
+            align = lcm(align, self._image.head_width)
         bounds = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
         return [(a, b) for a, b in pairwise(bounds) if a < b]
-
-    def _part(self, entry: Entry, first: int, last: int) -> Piece:
-        """Tiles lie output by output, so some outputs are one piece."""
-        column = entry.tile_bytes // entry.n
-        return Piece(self._tiles, entry.offset + first * column, (last - first) * column)
 
     def _by_rows(self, work: Callable[[int, int], None], n_rows: int) -> None:
         n_parts = self._cores.n_threads
@@ -284,15 +338,25 @@ class NpuOps:
 
     # ---- memory ----
 
-    def _buffer(self, role: str, size: int) -> Memory:
+    def _buffer(self, role: str, size: int, thread: int = 0) -> Memory:
         """Memory for this role; zero at first, and as it was left later."""
         known = self._buffers.get(role)
         if known is None or known.size != size:
             if known is not None:
                 known.close()
-            known = self._buffers[role] = self._cores.memory(size)
+            known = self._buffers[role] = self._memory(size, thread)
             known.array[:] = 0
+            known.sync_to_device()  # else the zeros may land on a result
         return known
+
+    def _memory(self, size: int, thread: int) -> Memory:
+        """The weights make room where there is none."""
+        try:
+            return self._cores.memory(size, thread)
+        except DeviceFault:
+            if not self._tiles.give_way():
+                raise
+        return self._cores.memory(size, thread)
 
     def _array(self, role: str, shape: tuple[int, ...]) -> Float:
         """As left by the last window; a new one would cost a page fault for every 4096 bytes."""
@@ -301,37 +365,48 @@ class NpuOps:
             known = self._arrays[role] = np.empty(shape, np.float32)
         return known
 
-    def _operand(self, role: str, n_rows: int, columns: int, precision: Precision) -> Operand:
+    def _operand(
+        self, role: str, n_rows: int, columns: int, precision: Precision, thread: int = 0
+    ) -> Operand:
         strip = self._image.soc.orders[precision].a
         dtype = np.dtype(np.int8 if precision == "int8" else np.float16)
-        memory = self._buffer(f"{role} a", n_rows * columns * dtype.itemsize)
+        memory = self._buffer(f"{role} a", n_rows * columns * dtype.itemsize, thread)
         values = memory.array.view(dtype).reshape(columns // strip, n_rows, strip)
         return Operand(memory, values, np.ones(n_rows, np.float32) if precision == "int8" else None)
 
-    def _product(self, role: str, n_rows: int, n_out: int, precision: Precision) -> Product:
-        memory = self._buffer(f"{role} c", n_rows * n_out * 4)
-        dtype = np.int32 if precision == "int8" else np.float32
-        values = memory.array.view(dtype).reshape(n_out // 4, n_rows, 4)
-        return Product(memory, values, None, None, None)
-
-    def _weights(self, role: str, shape: tuple[int, ...]) -> Heads:
-        memory = self._buffer(f"{role} b", 2 * int(np.prod(shape)))
+    def _weights(self, role: str, shape: tuple[int, ...], thread: int) -> Heads:
+        memory = self._buffer(f"{role} b", 2 * int(np.prod(shape)), thread)
         return Heads(memory, memory.array.view(np.float16).reshape(shape))
 
-    def _make_scratch(self, n_rows: int, n_keys: int) -> None:
-        """For each thread scores, and the weights made of them: in place, where orders agree."""
-        if self._scratch_shape == (n_rows, n_keys):
+    def _make_heads(self, n_rows: int, n_keys: int, d: int) -> None:
+        """For each thread, all that a head needs."""
+        if self._heads_shape == (n_rows, n_keys):
             return
-        self._scratch, self._scratch_shape = SimpleQueue(), (n_rows, n_keys)
-        strip = self._cores.half_strip
+        self._heads, self._heads_shape = SimpleQueue(), (n_rows, n_keys)
+        n, k = self._image.soc.orders["fp16"].b
         for i in range(self._cores.n_threads):
-            weights = self._operand(f"weights {i}", n_rows, n_keys, "fp16")
-            scores = weights
-            if weights.values.shape[2] != strip:
-                memory = self._buffer(f"scores {i} c", weights.values.nbytes)
-                values = memory.array.view(np.float16).reshape(n_keys // strip, n_rows, strip)
-                scores = Operand(memory, values, None)
-            self._scratch.put((scores, weights))
+            weights = self._operand(f"weights {i}", n_rows, n_keys, "fp16", i)
+            self._heads.put(
+                _Head(
+                    self._operand(f"queries {i}", n_rows, d, "fp16", i),
+                    self._weights(f"keys {i}", (1, n_keys // n, d // k, n, k), i),
+                    self._weights(f"values {i}", (1, d // n, n_keys // k, n, k), i),
+                    self._scores(weights, i),
+                    weights,
+                    self._buffer(f"mixed {i} c", n_rows * d * 4, i),
+                )
+            )
+
+    def _scores(self, weights: Operand, thread: int) -> Operand:
+        """In the weights' own memory, where float16 scores come in their order."""
+        columns = weights.values.shape[0] * weights.values.shape[2]
+        n_rows = weights.values.shape[1]
+        strip = self._cores.half_strip or tiling.C_STRIP
+        if self._half and strip == weights.values.shape[2]:
+            return weights
+        dtype = np.dtype(np.float16 if self._half else np.float32)
+        memory = self._buffer(f"scores {thread} c", n_rows * columns * dtype.itemsize, thread)
+        return Operand(memory, memory.array.view(dtype).reshape(-1, n_rows, strip), None)
 
 
 @contextmanager

@@ -84,6 +84,8 @@ class Image:
     def __init__(self, model: Whisper, soc: Soc, precision: Precision) -> None:
         self.soc = soc
         self.precision = precision
+        self.n_positions = model.dims.n_audio_ctx
+        self.head_width = model.dims.n_audio_state // model.dims.n_audio_head
         _check_widths(model, soc)
         kinds = [(x, "fp16" if isinstance(x, Conv) else precision, f) for x, f in _layers(model)]
         self.entries: dict[str, Entry] = {}
@@ -97,6 +99,10 @@ class Image:
             floats += entry.float_bytes
         self.tile_bytes = offset  # what is copied to the NPU
         self.float_bytes = floats
+
+    def rows(self, entry: Entry) -> int:
+        """M of a layer: the first convolution sees all frames, two to a position."""
+        return self.n_positions * (2 if entry.layer.name.endswith("conv1") else 1)
 
     def arrays(self) -> Iterator[tuple[str, Bytes]]:
         """Convert the checkpoint's weights: "tiles", then "floats"."""
