@@ -12,15 +12,14 @@ two products goes to arrays of its own, or to operands that it synchronises.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from math import lcm
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.devices.npu.activations import Heads, Operand, Product, Stream, read
+from whisper_npu.devices.npu.activations import Operand, Product, Stream, read
+from whisper_npu.devices.npu.buffers import PIECES, PIECES_OF_HEAD, Buffers
 from whisper_npu.errors import DeviceFault
 from whisper_npu.kernels import glue, reference
 from whisper_npu.rknpu import tiling
@@ -32,32 +31,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.devices.npu.activations import Activation
+    from whisper_npu.devices.npu.buffers import HeadAtWork
     from whisper_npu.devices.npu.residence import Residence
     from whisper_npu.devices.npu.weights import Entry, Image
     from whisper_npu.devices.plan import Plan
     from whisper_npu.model import Conv, Linear, Norm
     from whisper_npu.rknpu.cores import Cores
-    from whisper_npu.rknpu.librknnrt import Memory
-    from whisper_npu.rknpu.soc import Precision
 
     Array = NDArray[Any]
     Float = NDArray[np.float32]
 
 
-# pieces of memory: results by role, operands, and what a head at work needs
-_PRODUCTS, _OPERANDS, _HEAD = 8, 5, 6
-
-
-@dataclass(frozen=True, eq=False)
-class _Head:
-    """Memory for one head of attention at work, of one thread."""
-
-    queries: Operand
-    keys: Heads
-    values: Heads
-    scores: Operand  # float16 as the NPU leaves them, or float32 in strips of 4
-    weights: Operand  # what is made of them; the same memory where the orders agree
-    mixed: Memory
+_PRODUCTS = 8  # roles of results
 
 
 class NpuOps:
@@ -77,10 +62,7 @@ class NpuOps:
         self._plan = plan
         self._precision = image.precision
         self._half = cores.half_strip is not None  # scores leave the NPU as float16
-        self._buffers: dict[str, Memory] = {}
-        self._arrays: dict[str, Float] = {}  # the same, for the host alone
-        self._heads: SimpleQueue[_Head] = SimpleQueue()
-        self._heads_shape = (0, 0)
+        self._buffers = Buffers(cores, tiles)
         self._positions: tuple[Float, Float] | None = None  # as given, and in the order of C
         self._prepare()
 
@@ -98,7 +80,7 @@ class NpuOps:
             shapes |= {(n_rows, d, n_keys, "fp16", self._half), (n_rows, n_keys, d, "fp16", False)}
         n_cores, n_threads = self._cores.n_cores, self._cores.n_threads
         views = n_cores * (len(self._image.entries) + _PRODUCTS)
-        allow_files(n_cores * len(shapes) + views + _OPERANDS + _HEAD * n_threads)
+        allow_files(n_cores * len(shapes) + views + PIECES + PIECES_OF_HEAD * n_threads)
         for m, k, n, precision, half in sorted(shapes):
             self._cores.prepare((m, k, n), precision, half=half)
 
@@ -108,7 +90,7 @@ class NpuOps:
         stream: Stream = x
         entry = self._image.entries[conv.name]
         n_rows = stream.values.shape[1] // stride
-        a = self._operand(conv.name, n_rows, entry.k, "fp16")
+        a = self._buffers.operand(conv.name, n_rows, entry.k, "fp16")
         n_strips = conv.n_in // a.values.shape[2]
 
         def gather(tap: int) -> None:
@@ -117,7 +99,7 @@ class NpuOps:
 
         self._cores.each(gather, range(3))
         a.memory.sync_to_device()
-        out = self._array(conv.name, (conv.n_out // 4, n_rows, 4))
+        out = self._buffers.array(conv.name, (conv.n_out // 4, n_rows, 4))
 
         def finish(product: Product, first: int, last: int) -> None:
             glue.gelu(*product.channels(first, last), out[first // 4 : last // 4], None)
@@ -134,7 +116,7 @@ class NpuOps:
 
     def layer_norm(self, x: Activation, norm: Norm) -> Activation:
         stream: Stream = x
-        out = self._operand("normed", stream.values.shape[1], norm.width, self._precision)
+        out = self._buffers.operand("normed", stream.values.shape[1], norm.width, self._precision)
         weight, bias = norm.weight, norm.bias
 
         def work(first: int, last: int) -> None:
@@ -171,7 +153,7 @@ class NpuOps:
         return stream
 
     def _leave(self, a: Operand, entry: Entry) -> Float:
-        out = self._array(entry.layer.name, (a.values.shape[1], entry.n))
+        out = self._buffers.array(entry.layer.name, (a.values.shape[1], entry.n))
 
         def finish(product: Product, first: int, last: int) -> None:
             glue.rows(*product.channels(first, last), out[:, first:last])
@@ -181,9 +163,9 @@ class NpuOps:
 
     def _gelu(self, a: Operand, entry: Entry) -> Operand:
         n_rows = a.values.shape[1]
-        out = self._operand("hidden", n_rows, entry.n, self._precision)
+        out = self._buffers.operand("hidden", n_rows, entry.n, self._precision)
         wide = out.scale is not None  # a row's scale needs all its channels
-        values = self._array("hidden", (entry.n // 4, n_rows, 4)) if wide else out.values
+        values = self._buffers.array("hidden", (entry.n // 4, n_rows, 4)) if wide else out.values
         strip = values.shape[2]
 
         def finish(product: Product, first: int, last: int) -> None:
@@ -211,9 +193,11 @@ class NpuOps:
         self, query: Activation, key: Activation, value: Activation, n_heads: int
     ) -> Activation:
         n_rows, width = query.n_rows, query.bounds[-1][1]
-        out = self._operand("mixed", n_rows, width, self._precision)
+        out = self._buffers.operand("mixed", n_rows, width, self._precision)
         on_npu = self._plan.on_npu("attention")
-        rows = self._array("mixed", (width // 4, n_rows, 4))  # where `out` must wait for all heads
+        rows = self._buffers.array(
+            "mixed", (width // 4, n_rows, 4)
+        )  # where `out` must wait for all heads
         with _naming("attention"):
             if on_npu:
                 target = rows if out.scale is not None else out.values
@@ -236,13 +220,12 @@ class NpuOps:
         n_rows, d = query.n_rows, query.bounds[-1][1] // n_heads
         n_keys = self._image.soc.orders["fp16"].padded_k(n_rows)
         strip = target.shape[2]
-        self._make_heads(n_rows, n_keys, d)
+        self._buffers.make_heads(n_rows, n_keys, d)
 
         def work(head: int) -> None:
             first, last = head * d, (head + 1) * d
-            own = self._heads.get()
             total = np.empty(n_rows, np.float32)
-            try:
+            with self._buffers.head() as own:
                 glue.convert(*query.channels(first, last), own.queries.values, None)
                 glue.keys(*key.channels(first, last), own.keys.values)
                 glue.values(*value.channels(first, last), own.values.values)
@@ -252,12 +235,10 @@ class NpuOps:
                 mixed = own.mixed.array.view(np.float32).reshape(d // 4, n_rows, 4)
                 part = target[first // strip : last // strip]
                 glue.convert(mixed, 1 / total, None, None, part, None)
-            finally:
-                self._heads.put(own)
 
         return work
 
-    def _weigh(self, own: _Head, shape: tuple[int, int, int], total: Float) -> None:
+    def _weigh(self, own: HeadAtWork, shape: tuple[int, int, int], total: Float) -> None:
         """Scores of a head, and the weights made of them."""
         n_rows, half = shape[0], self._half
         operands = own.queries.memory, own.keys.memory, own.scores.memory
@@ -287,7 +268,7 @@ class NpuOps:
         n_rows, role = a.values.shape[1], name.rpartition(".")[2]
         outputs = (
             [
-                self._buffer(f"{role} c {i}", 4 * n_rows * (last - first), thread=i)
+                self._buffers.memory(f"{role} c {i}", 4 * n_rows * (last - first), thread=i)
                 for i, (first, last) in enumerate(bounds)
             ]
             if on_npu
@@ -295,7 +276,7 @@ class NpuOps:
         )
         product = Product(
             tuple(x.array.view(dtype).reshape(-1, n_rows, 4) for x in outputs)
-            or (self._array(role, (entry.n // 4, n_rows, 4)),),
+            or (self._buffers.array(role, (entry.n // 4, n_rows, 4)),),
             a.scale if on_npu else None,
             entry.channel_scale(self._floats) if on_npu else None,
             entry.bias(self._floats), entry.factor,
@@ -335,78 +316,6 @@ class NpuOps:
         n_parts = self._cores.n_threads
         bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
         self._cores.each(lambda part: work(*part), pairwise(bounds))
-
-    # ---- memory ----
-
-    def _buffer(self, role: str, size: int, thread: int = 0) -> Memory:
-        """Memory for this role; zero at first, and as it was left later."""
-        known = self._buffers.get(role)
-        if known is None or known.size != size:
-            if known is not None:
-                known.close()
-            known = self._buffers[role] = self._memory(size, thread)
-            known.array[:] = 0
-            known.sync_to_device()  # else the zeros may land on a result
-        return known
-
-    def _memory(self, size: int, thread: int) -> Memory:
-        """The weights make room where there is none."""
-        try:
-            return self._cores.memory(size, thread)
-        except DeviceFault:
-            if not self._tiles.give_way():
-                raise
-        return self._cores.memory(size, thread)
-
-    def _array(self, role: str, shape: tuple[int, ...]) -> Float:
-        """As left by the last window; a new one would cost a page fault for every 4096 bytes."""
-        known = self._arrays.get(role)
-        if known is None or known.shape != shape:
-            known = self._arrays[role] = np.empty(shape, np.float32)
-        return known
-
-    def _operand(
-        self, role: str, n_rows: int, columns: int, precision: Precision, thread: int = 0
-    ) -> Operand:
-        strip = self._image.soc.orders[precision].a
-        dtype = np.dtype(np.int8 if precision == "int8" else np.float16)
-        memory = self._buffer(f"{role} a", n_rows * columns * dtype.itemsize, thread)
-        values = memory.array.view(dtype).reshape(columns // strip, n_rows, strip)
-        return Operand(memory, values, np.ones(n_rows, np.float32) if precision == "int8" else None)
-
-    def _weights(self, role: str, shape: tuple[int, ...], thread: int) -> Heads:
-        memory = self._buffer(f"{role} b", 2 * int(np.prod(shape)), thread)
-        return Heads(memory, memory.array.view(np.float16).reshape(shape))
-
-    def _make_heads(self, n_rows: int, n_keys: int, d: int) -> None:
-        """For each thread, all that a head needs."""
-        if self._heads_shape == (n_rows, n_keys):
-            return
-        self._heads, self._heads_shape = SimpleQueue(), (n_rows, n_keys)
-        n, k = self._image.soc.orders["fp16"].b
-        for i in range(self._cores.n_threads):
-            weights = self._operand(f"weights {i}", n_rows, n_keys, "fp16", i)
-            self._heads.put(
-                _Head(
-                    self._operand(f"queries {i}", n_rows, d, "fp16", i),
-                    self._weights(f"keys {i}", (1, n_keys // n, d // k, n, k), i),
-                    self._weights(f"values {i}", (1, d // n, n_keys // k, n, k), i),
-                    self._scores(weights, i),
-                    weights,
-                    self._buffer(f"mixed {i} c", n_rows * d * 4, i),
-                )
-            )
-
-    def _scores(self, weights: Operand, thread: int) -> Operand:
-        """In the weights' own memory, where float16 scores come in their order."""
-        columns = weights.values.shape[0] * weights.values.shape[2]
-        n_rows = weights.values.shape[1]
-        strip = self._cores.half_strip or tiling.C_STRIP
-        if self._half and strip == weights.values.shape[2]:
-            return weights
-        dtype = np.dtype(np.float16 if self._half else np.float32)
-        memory = self._buffer(f"scores {thread} c", n_rows * columns * dtype.itemsize, thread)
-        return Operand(memory, memory.array.view(dtype).reshape(-1, n_rows, strip), None)
 
 
 @contextmanager
