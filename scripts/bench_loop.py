@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--beam-size", type=int)
     options = parser.parse_args()
     chosen = TranscribeOptions(
-        temperatures=(0.0,),
+        temperature=(0.0,),
+        temperature_increment_on_fallback=None,
         sample_len=options.tokens,
         beam_size=options.beam_size,
         no_speech_threshold=None,

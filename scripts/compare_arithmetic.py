@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.opening import open_device
 from whisper_npu.graphs.calibration import synthetic_window, windows
 from whisper_npu.graphs.toolchain import Toolchain
 from whisper_npu.kernels import reference
 from whisper_npu.model import Whisper
+from whisper_npu.options import DeviceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -63,7 +63,7 @@ def main() -> None:
     for speaker in HELD_OUT:
         for clip in [clip for clip in clips if clip.speaker == speaker][: options.each]:
             samples = clip.samples / np.float32(32768)
-            greedy = TranscribeOptions(temperatures=(0.0,))
+            greedy = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
             full, short = (model.transcribe(samples, greedy).text for model in models)
             n_clips += 1
             if full != short:

@@ -57,8 +57,8 @@ class Ours:
 
         from whisper_npu.checkpoint import Checkpoint
         from whisper_npu.decoding import Decoder
-        from whisper_npu.devices.device import DeviceOptions
         from whisper_npu.devices.opening import open_device
+        from whisper_npu.options import DeviceOptions
         from whisper_npu.tokenizer import Tokenizer
 
         checkpoint = Checkpoint(Path(model))
@@ -73,7 +73,7 @@ class Ours:
         self._encoded = self._device.encode(self._mel)
 
     def decode(self, n: int, beams: int) -> int:
-        from whisper_npu.decoding import DecodingOptions
+        from whisper_npu.options.decoding import DecodingOptions
 
         options = DecodingOptions(
             language=LANGUAGE,

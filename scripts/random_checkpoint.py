@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from whisper_npu.checkpoint import _CONFIG_KEYS, Dimensions
-from whisper_npu.tokenizer import LANGUAGES
+from whisper_npu.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,10 +14,12 @@ from demo_speech import HELD_OUT, recorded
 from score_demo import Recording, long_recordings, same_zero, word_errors
 
 import whisper_npu
-from whisper_npu.devices.device import DeviceOptions
+from whisper_npu.options import DeviceOptions
 
 PRECISIONS = ("f32", "f16", "int8", "auto")
-GREEDY = whisper_npu.TranscribeOptions(temperatures=(0.0,))  # the same numbers, the same tokens
+GREEDY = whisper_npu.TranscribeOptions(
+    temperature=(0.0,), temperature_increment_on_fallback=None
+)  # the same numbers, the same tokens
 
 
 def recordings(data: Path, count: int) -> dict[str, list[Recording]]:

@@ -6,11 +6,12 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch import Batch
 from whisper_npu.batch.recordings import Recording, find
 from whisper_npu.batch.workers import run
 from whisper_npu.errors import AudioError
 from whisper_npu.events import Event, Language, State, WindowDone
+from whisper_npu.options import BatchOptions
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def transcribe(
 ) -> tuple[Watcher, Batch]:
     """Run a batch of recordings through a scripted engine."""
     watcher = Watcher()
-    batch_options = BatchOptions(folder=folder, **{"formats": ("txt", "json")} | options)  # type: ignore[arg-type]  # tests name them
+    batch_options = BatchOptions(output_dir=folder, **{"output_format": ("txt", "json")} | options)  # type: ignore[arg-type]  # tests name them
     batch = Batch(find(list(inputs)), batch_options, {"work": work}, prepare, watcher)
     engine = engine or Engine()
     run(batch, lambda *_: engine, n_workers)

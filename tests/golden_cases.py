@@ -14,10 +14,9 @@ from random_checkpoint import SIZES, write
 from safetensors.numpy import load_file, save_file
 
 from whisper_npu.audio import open_audio
-from whisper_npu.options import TranscribeOptions
+from whisper_npu.options import SubtitleOptions, TranscribeOptions
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcript import Segment, Transcript, Word
-from whisper_npu.writers import SubtitleOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +28,12 @@ SHARED = ROOT.parent / "shared" / "data"
 DATA = Path(__file__).parent / "data"
 DEMO = ROOT / "models" / "demo"
 
-GREEDY = TranscribeOptions(temperatures=(0.0,))
+GREEDY = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
 OPTIONS = {
     "greedy": GREEDY,
     "fallback": TranscribeOptions(seed=1),
     "strict": TranscribeOptions(  # fails often: each decision to try again counts
-        temperatures=(0.0, 0.4, 0.8),
+        temperature=(0.0, 0.4, 0.8),
         best_of=3,
         logprob_threshold=-0.3,
         compression_ratio_threshold=1.2,
@@ -44,7 +43,11 @@ OPTIONS = {
     "beam": replace(GREEDY, beam_size=5),
     "patient": replace(GREEDY, beam_size=3, patience=2.0, length_penalty=0.6),
     "sampling": TranscribeOptions(
-        temperatures=(0.7,), best_of=5, compression_ratio_threshold=None, seed=3
+        temperature=(0.7,),
+        temperature_increment_on_fallback=None,
+        best_of=5,
+        compression_ratio_threshold=None,
+        seed=3,
     ),
     "words": replace(GREEDY, word_timestamps=True),
     "wary": replace(

@@ -9,8 +9,8 @@ import pytest
 from test_devices import PROMPT, error, window
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.opening import open_device
+from whisper_npu.options import DeviceOptions
 from whisper_npu.rknpu import emulator
 from whisper_npu.rknpu.librknnrt import Library
 

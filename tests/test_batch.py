@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from fake_speech import Engine, Watcher, prepare, transcribe
 
-from whisper_npu import batch as batch_module
-from whisper_npu.batch import Batch, BatchOptions
+from whisper_npu.batch import Batch
 from whisper_npu.batch.journal import FOLDER, Journal
 from whisper_npu.batch.recordings import find
 from whisper_npu.cache import replacing
 from whisper_npu.errors import AudioError, OptionError
+from whisper_npu.options import BatchOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,6 +273,5 @@ def test_no_engine_is_opened_for_nothing(tree: Path, tmp_path: Path) -> None:
 
 
 def test_options() -> None:
-    with pytest.raises(OptionError, match="unknown format 'doc'"):
-        BatchOptions(formats=("doc",))
-    assert batch_module.BatchOptions().folder is None
+    with pytest.raises(OptionError, match="output_format: 'doc' is not one of txt, "):
+        BatchOptions(output_format=("doc",))

@@ -15,9 +15,9 @@ from whisper_npu import probe
 from whisper_npu.bench import BenchOptions, bench, decoder_weights, encoder_operations
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.errors import OptionError
 from whisper_npu.model import Whisper, cross_keys_values, encode
+from whisper_npu.options import DeviceOptions
 from whisper_npu.rknpu.soc import SOCS
 from whisper_npu.stages import stage
 

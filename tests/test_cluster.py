@@ -15,15 +15,14 @@ import soundfile
 from fake_speech import Watcher
 from typer.testing import CliRunner
 
-from whisper_npu.batch import Batch, BatchOptions, cluster
+from whisper_npu.batch import Batch, cluster
 from whisper_npu.batch.journal import FOLDER
 from whisper_npu.batch.recordings import Recording, find
 from whisper_npu.batch.workers import Opening
 from whisper_npu.cli import app
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.errors import DeviceError, ModelError
 from whisper_npu.events import WindowDone
-from whisper_npu.options import TranscribeOptions
+from whisper_npu.options import BatchOptions, DeviceOptions, TranscribeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +36,12 @@ pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")  # Dask's own
 
 N_RECORDINGS = 12
-OPTIONS = TranscribeOptions(temperatures=(0.0,), without_timestamps=True, sample_len=3)
+OPTIONS = TranscribeOptions(
+    temperature=(0.0,),
+    temperature_increment_on_fallback=None,
+    without_timestamps=True,
+    sample_len=3,
+)
 
 
 @pytest.fixture(scope="module")

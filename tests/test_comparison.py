@@ -18,9 +18,9 @@ from whisper_npu.cli import app
 from whisper_npu.comparison import GREEDY, Task, compare, verdict
 from whisper_npu.comparison.accuracy import Errors
 from whisper_npu.comparison.verdict import Accuracy, require
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
+from whisper_npu.options import DeviceOptions
 from whisper_npu.pages.comparison import plain
 from whisper_npu.reference import NumpySession
 

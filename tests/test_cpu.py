@@ -15,11 +15,11 @@ from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import cpu, packed
 from whisper_npu.devices.cores import Cores
 from whisper_npu.devices.cpu import CpuDevice
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import OptionError, warn_once
 from whisper_npu.kernels import status
+from whisper_npu.options import DeviceOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,6 @@ from whisper_npu.decoding import (
     BeamSearch,
     Candidate,
     Decoder,
-    DecodingOptions,
     Sampling,
     Search,
     TimestampRules,
@@ -25,7 +24,7 @@ from whisper_npu.decoding import (
     suppress,
     suppress_at_start,
 )
-from whisper_npu.errors import OptionError
+from whisper_npu.options.decoding import DecodingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -311,28 +310,6 @@ def test_suppression() -> None:
     suppress_at_start([0])(logits, [[], []])
     suppress([2, 3])(logits, [[], []])
     assert np.isfinite(logits).tolist() == [[False, True, False, False]] * 2
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"best_of": 5},
-        {"beam_size": 5, "best_of": 5},
-        {"beam_size": 5, "temperature": 0.2},
-        {"patience": 2.0},
-        {"beam_size": 2, "patience": 0.1},
-        {"length_penalty": 1.5},
-        {"length_penalty": float("nan")},
-        {"temperature": -1.0},
-        {"temperature": float("nan")},
-        {"beam_size": 0},
-        {"sample_len": 0},
-        {"task": "sing"},
-    ],
-)
-def test_contradictory_options(wrong: dict[str, Any]) -> None:
-    with pytest.raises(OptionError):
-        DecodingOptions(**wrong)
 
 
 def test_compression_ratio() -> None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from whisper_npu.decoding import DecodingOptions, Hypothesis
+    from whisper_npu.decoding import Hypothesis
     from whisper_npu.devices.device import Device
+    from whisper_npu.options.decoding import DecodingOptions
 
 
 class Remembering:

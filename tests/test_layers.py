@@ -21,10 +21,10 @@ from whisper_npu.comparison.layers import (
     suspect,
 )
 from whisper_npu.devices import npu
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.npu.weights import cached
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.opening import open_device
+from whisper_npu.options import DeviceOptions
 from whisper_npu.reference import NumpyOps
 
 if TYPE_CHECKING:

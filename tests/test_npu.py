@@ -19,13 +19,13 @@ from test_soc import board
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import npu
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.npu import NpuDevice, find_npu
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Step
 from whisper_npu.errors import DeviceError, DeviceFault
 from whisper_npu.model import Whisper, encode
+from whisper_npu.options import DeviceOptions
 from whisper_npu.reference import NumpyOps
 from whisper_npu.rknpu import emulator
 from whisper_npu.rknpu.librknnrt import Library, MatmulType

@@ -10,9 +10,9 @@ import pytest
 
 from whisper_npu import cache
 from whisper_npu.devices import npu_path
-from whisper_npu.devices.device import DeviceOptions
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.options import DeviceOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper_npu.batch.recordings import Recording, Search, find, watch
+from whisper_npu.batch.recordings import Recording, find, watch
 from whisper_npu.errors import OptionError
+from whisper_npu.options import InputOptions
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -22,7 +23,7 @@ def _touch(folder: Path, *names: str) -> None:
 
 
 def _outputs(*arguments: object, **search: object) -> list[str]:
-    found = find(arguments, Search(**search))  # type: ignore[arg-type]  # tests name them
+    found = find(arguments, InputOptions(**search))  # type: ignore[arg-type]  # tests name them
     return [recording.output for recording in found]
 
 
@@ -84,13 +85,13 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
 def test_watching(tmp_path: Path) -> None:
     _touch(tmp_path, "a.wav")
     os.utime(tmp_path / "a.wav", (1, 1))
-    watching = watch([tmp_path], Search(), lambda: False, interval=0.1)
+    watching = watch([tmp_path], InputOptions(), lambda: False, interval=0.1)
     assert next(watching).output == "a"
     _touch(tmp_path, "b.wav")
     assert next(watching).output == "b"  # after it was left alone for a while
     (tmp_path / "a.wav").write_bytes(b"more")
     assert next(watching).output == "a"
-    stopped = watch([tmp_path / "*.none"], Search(), lambda: True)
+    stopped = watch([tmp_path / "*.none"], InputOptions(), lambda: True)
     assert list(stopped) == []
 
 
@@ -107,7 +108,7 @@ def test_no_two_recordings_share_an_output(paths: list[str]) -> None:
         _touch(Path(folder), *paths)
         for found in (
             find([Path(folder, one) for one in paths]),
-            find([folder], Search(recursive=True, include=("*",))),
+            find([folder], InputOptions(recursive=True, include=("*",))),
         ):
             outputs = {recording.output.casefold() for recording in found}
             assert len(outputs) == len(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import pytest
@@ -15,12 +16,14 @@ from whisper_npu.errors import OptionError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from command_line import CommandLine
+
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    path = tmp_path / "whisper-npu" / "config.toml"
-    path.parent.mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    path = tmp_path / "config" / "whisper-npu" / "config.toml"
+    path.parent.mkdir(parents=True)
     return path
 
 
@@ -72,17 +75,64 @@ def test_show_names_the_origins(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("tims = 2", "unknown setting 'tims'"), ("[sya]\n", "no command 'sya'"), ("= 3", "mend")],
+    [
+        ("tims = 2", "unknown setting 'tims'; did you mean times?"),
+        ("[say]\nword-spokn = 2", "unknown setting 'word-spokn'; did you mean word-spoken?"),
+        ("[sya]\n", "no command [sya]"),
+        ("[confg]\n", "no command [confg]; did you mean [config]?"),
+        ("= 3", "mend"),
+        ('times = "often"', "times: 'often' is not"),
+    ],
 )
 def test_a_slip_in_the_file_is_told(file: Path, text: str, told: str) -> None:
     file.write_text(text)
-    with pytest.raises(OptionError, match=told):
+    with pytest.raises(OptionError, match=re.escape(told)) as caught:
+        _run("say")
+    assert str(caught.value).startswith(str(file))
+
+
+def test_a_slip_in_a_variable_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHISPER_NPU_TIMES", "often")
+    with pytest.raises(OptionError, match=r"^WHISPER_NPU_TIMES: times: 'often' is not"):
+        _run("say")
+    monkeypatch.setenv("WHISPER_NPU_TIMES", "2")
+    monkeypatch.setenv("WHISPER_NPU_WORD_SPOKE", "x")
+    with pytest.raises(OptionError, match=r"^WHISPER_NPU_WORD_SPOKE is .* WHISPER_NPU_WORD_SPOKEN"):
         _run("say")
 
 
-def test_a_value_of_the_wrong_kind_is_a_usage_error(file: Path) -> None:
+def test_a_wrong_value_matters_to_the_command_that_has_the_option(file: Path) -> None:
     file.write_text('times = "often"')
-    assert CliRunner().invoke(app, ["say"]).exit_code == 2
+    assert _run("config", "path") == str(file)
+
+
+def test_lists_are_texts_with_commas(file: Path, command_line: CommandLine) -> None:
+    file.write_text('suppress-tokens = [1, 2]\ninclude = ["*.mp3"]\noffline = true\n')
+    shown = command_line("config", "show").out.splitlines()
+    assert f"suppress-tokens = [1, 2]  # {file}" in shown
+    assert command_line("transcribe", "nothing*.wav").err.startswith("whisper-npu: nothing matches")
+
+
+def test_an_option_that_is_refused_names_where_it_was_set(
+    file: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("patience = 2\n")
+    monkeypatch.setenv("WHISPER_NPU_BEAM_SIZE", "1")
+    done = command_line("transcribe", "a.wav")
+    assert done.code == 2
+    assert done.err == (
+        "whisper-npu: --patience needs a --beam-size of 2 or more; "
+        f"--patience is set in {file}; --beam-size is set in WHISPER_NPU_BEAM_SIZE\n"
+    )
+    assert (
+        "is set in"
+        not in command_line("transcribe", "a.wav", "--patience", "2", "--beam-size", "1").err
+    )
+
+
+def test_a_setting_reaches_the_commands_of_a_group(file: Path, command_line: CommandLine) -> None:
+    file.write_text("offline = true\n")
+    assert "we are offline" in command_line("models", "pull", "owner/name").err
 
 
 def test_variables_that_are_no_options_are_left_alone(

@@ -11,10 +11,10 @@ import fake_speech
 import pytest
 from faults import make_texts
 
-from whisper_npu.batch import Batch, BatchOptions, workers
+from whisper_npu.batch import Batch, workers
 from whisper_npu.batch.recordings import find
 from whisper_npu.cli.show import Show
-from whisper_npu.writers import SubtitleOptions
+from whisper_npu.options import BatchOptions, SubtitleOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -81,7 +81,9 @@ def test_nobody_records_by_default() -> None:
 
 def test_a_transcription_tells_all_its_stages(random_model: Callable[[str], Path]) -> None:
     samples = np.zeros(16000, np.float32)
-    options = TranscribeOptions(temperatures=(0.0,), sample_len=3, language="en")
+    options = TranscribeOptions(
+        temperature=(0.0,), temperature_increment_on_fallback=None, sample_len=3, language="en"
+    )
     with recording() as found, load_model(random_model("micro"), device="cpu") as model:
         model.transcribe(samples, options)
     silent = [name for name, seconds in found.seconds.items() if seconds == 0]

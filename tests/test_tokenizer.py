@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_npu.errors import OptionError
-from whisper_npu.tokenizer import Tokenizer, language_code
+from whisper_npu.languages import language_code
+from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from whisper_npu import load_model
 from whisper_npu.decoding import Decoder
 from whisper_npu.errors import OptionError
 from whisper_npu.events import Language, State, WindowDone
-from whisper_npu.options import TranscribeOptions, fallback_temperatures
+from whisper_npu.options import TranscribeOptions
 from whisper_npu.transcribe import Model, Transcription, cut
 from whisper_npu.transcript import Segment
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scripted import Logits
 
-    from whisper_npu.decoding import DecodingOptions
+    from whisper_npu.options.decoding import DecodingOptions
 
     Float = NDArray[np.float32]
 
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_recording_is_logged(
 # the whole loop, on a scripted device
 
 V = Vocabulary()
-PLAIN = TranscribeOptions(temperatures=(0.0,))
+PLAIN = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
 
 
 def model(*windows: Logits, vocabulary: Vocabulary = V) -> tuple[Model, list[DecodingOptions]]:
@@ -201,7 +201,7 @@ def test_a_prompt_is_carried_whatever_its_length() -> None:
 def test_temperatures_rise_until_the_text_is_good() -> None:
     doubtful = saying(V, *[V.at(0), *([1] * 60), V.at(2)])
     made, asked = model(doubtful)
-    options = TranscribeOptions(temperatures=(0.0, 0.2, 0.4), best_of=2)
+    options = TranscribeOptions(temperature=(0.0, 0.2, 0.4), best_of=2)
     hear(made, 30, options)
     assert [o.temperature for o in asked] == [0.0, 0.2, 0.4]
     assert [(o.best_of, o.beam_size) for o in asked] == [(None, None), (2, None), (2, None)]
@@ -278,11 +278,17 @@ def test_a_language_that_is_given_is_taken() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"best_of": 5, "temperatures": (0.0,)},
-        {"beam_size": 5, "temperatures": (0.2, 0.4)},
         {"patience": 2.0},
-        {"temperatures": ()},
-        {"temperatures": (0.4, 0.2)},
+        {"patience": 2.0, "beam_size": 1},
+        {"patience": 0.1, "beam_size": 2},
+        {"patience": float("nan"), "beam_size": 2},
+        {"beam_size": 0},
+        {"best_of": 0},
+        {"sample_len": 0},
+        {"vad_speech_pad_ms": -1},
+        {"vad_min_silence_duration_ms": float("nan")},
+        {"temperature": ()},
+        {"temperature": (0.4, 0.2)},
         {"language": "klingon"},
         {"task": "sing"},
         {"carry_initial_prompt": True},
@@ -301,8 +307,32 @@ def test_contradictory_options(wrong: dict[str, Any]) -> None:
 
 
 def test_fallback_temperatures() -> None:
-    assert fallback_temperatures(0.0, 0.2) == (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0)
-    assert fallback_temperatures(0.5, None) == (0.5,)
+    def temperatures(first: tuple[float, ...], step: float | None) -> tuple[float, ...]:
+        options = TranscribeOptions(temperature=first, temperature_increment_on_fallback=step)
+        return options.temperatures
+
+    assert temperatures((0.0,), 0.2) == (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0)
+    for first in (0.0, 0.1, 0.5, 1.0):  # as openai/whisper makes them
+        for step in (0.1, 0.2, 0.3, 2.0):
+            assert temperatures((first,), step) == tuple(np.arange(first, 1 + 1e-6, step))
+    assert temperatures((0.5,), None) == (0.5,)
+    assert temperatures((1.5,), 0.2) == (1.5,)
+    assert temperatures((0.0, 0.3, 1.2), 0.2) == (0.0, 0.3, 1.2)
     for increment in (0.0, -0.1, float("nan")):  # 0: openai/whisper divides by it
         with pytest.raises(OptionError):
-            fallback_temperatures(0.0, increment)
+            temperatures((0.0,), increment)
+
+
+def test_beams_at_temperature_0_and_samples_above() -> None:
+    options = TranscribeOptions(beam_size=3, patience=2.0, best_of=4)
+    assert (options.at(0.0).beam_size, options.at(0.0).patience, options.at(0.0).best_of) == (
+        3,
+        2.0,
+        None,
+    )
+    assert (options.at(0.2).beam_size, options.at(0.2).patience, options.at(0.2).best_of) == (
+        None,
+        None,
+        4,
+    )
+    assert replace(PLAIN, beam_size=1).at(0.0) == PLAIN.at(0.0)  # greedy, exactly

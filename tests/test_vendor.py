@@ -157,7 +157,9 @@ def simulated(demo: Checkpoint, toolchain: Toolchain, recipe: Recipe) -> Simulat
 
 def texts(demo: Checkpoint, device: Device, recordings: list[Float]) -> list[str]:
     model = Model(demo, device)
-    options = TranscribeOptions(temperatures=(0.0,))  # sampling would differ by chance
+    options = TranscribeOptions(
+        temperature=(0.0,), temperature_increment_on_fallback=None
+    )  # sampling would differ by chance
     return [model.transcribe(samples, options).text for samples in recordings]
 
 

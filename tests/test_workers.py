@@ -12,9 +12,10 @@ import pytest
 from fake_speech import Engine, Watcher, prepare
 from faults import make_texts
 
-from whisper_npu.batch import Batch, BatchOptions, workers
+from whisper_npu.batch import Batch, workers
 from whisper_npu.batch.recordings import find
 from whisper_npu.errors import OptionError, OutputError
+from whisper_npu.options import BatchOptions
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -118,7 +119,7 @@ def test_memory_is_told_by_the_system() -> None:
 
 
 def test_no_worker_is_no_choice(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="0 workers"):
+    with pytest.raises(OptionError, match="workers: 0"):
         workers.run(
             _batch(make_texts(tmp_path / "in", 1), tmp_path / "out"), lambda *_: Engine(), 0
         )

@@ -14,19 +14,23 @@ B beams, T tokens, V vocabulary, M/K/N matmul sizes.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from whisper_npu.devices.device import DeviceOptions
-    from whisper_npu.options import TranscribeOptions
+    from whisper_npu.options import DeviceOptions, TranscribeOptions
     from whisper_npu.transcribe import Model
 
 __all__ = ["TranscribeOptions", "load_model"]
 
 _HERE = Path(__file__).parent
+if any(file for place in __path__ for file in Path(place).glob("kernels/_native*")):
+    # compiled kernels do the work: the threads of BLAS would spin in their way. numpy reads this
+    # when it is imported; whoever has set it, or imported numpy before us, is left alone
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # the model that comes with us: in an installed copy, or in the source tree
 _INSTALLED = _HERE / "demo"
 DEMO = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "models" / "demo"
@@ -57,8 +61,8 @@ def load_model(
     Raises OptionError (no such device), ModelError, OutputError (a full disk), DeviceError.
     """
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import DeviceOptions
     from whisper_npu.devices.opening import open_device
+    from whisper_npu.options import DeviceOptions
     from whisper_npu.transcribe import Model
 
     checkpoint = Checkpoint(find_model(name, offline=offline, say=say))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from whisper_npu.checkpoint import Checkpoint, Dimensions
-    from whisper_npu.devices.device import Device, DeviceOptions
+    from whisper_npu.devices.device import Device
+    from whisper_npu.options import DeviceOptions
 
 BEAMS = 5
 BANDWIDTH, MATMUL = "memory bandwidth of this machine", "float32 matmul of this machine"

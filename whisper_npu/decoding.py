@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from whisper_npu.errors import OptionError
 from whisper_npu.kernels import largest, log_sum_exp
 from whisper_npu.stages import stage
 from whisper_npu.tokenizer import TIME_PRECISION
@@ -23,59 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.devices.device import Device, Session
+    from whisper_npu.options.decoding import DecodingOptions
     from whisper_npu.tokenizer import Tokenizer
 
     Float = NDArray[np.float32]
     Rows = Sequence[Sequence[int]]  # B hypotheses of sampled tokens, all of one length
     Filter = Callable[[Float, Rows], None]  # bans tokens in logits (B, V), in place
 
-TASKS = ("transcribe", "translate")
 NEVER = np.float32(-np.inf)
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How one window is decoded. Raises OptionError when the options contradict each other."""
-
-    task: str = "transcribe"
-    language: str | None = None  # None: English-only model
-    temperature: float = 0.0
-    best_of: int | None = None  # samples to choose from, above temperature 0
-    beam_size: int | None = None  # at temperature 0
-    patience: float | None = None  # beam search ends with beam_size * patience hypotheses
-    length_penalty: float | None = None  # alpha of Wu et al. 2016; None: mean log-probability
-    sample_len: int | None = None  # most tokens to sample; None: half the context
-    prompt: tuple[int, ...] = ()  # what was said before
-    prefix: tuple[int, ...] = ()  # what this window begins with
-    suppress_tokens: tuple[int, ...] = (-1,)  # -1: all that is not speech
-    suppress_blank: bool = True
-    without_timestamps: bool = False
-    max_initial_timestamp: float | None = 1.0  # seconds; None or 0: no limit
-
-    def __post_init__(self) -> None:
-        self._check_ranges()
-        if self.beam_size and self.best_of:
-            raise OptionError("beam_size and best_of exclude each other at one temperature")
-        if self.best_of and self.temperature == 0:
-            raise OptionError("best_of needs a temperature above 0: greedy search has one result")
-        if self.beam_size and self.temperature > 0:
-            raise OptionError("beam_size needs temperature 0")
-        if self.patience is not None and not self.beam_size:
-            raise OptionError("patience needs beam_size")
-        if self.patience is not None and round((self.beam_size or 1) * self.patience) < 1:
-            raise OptionError(f"patience {self.patience:g} leaves no hypothesis to wait for")
-
-    def _check_ranges(self) -> None:
-        if self.task not in TASKS:
-            raise OptionError(f"unknown task {self.task!r}: use {' or '.join(TASKS)}")
-        if not 0 <= self.temperature < np.inf:
-            raise OptionError(f"temperature {self.temperature:g} is not a number from 0 upward")
-        for name in ("beam_size", "best_of", "sample_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} {value} is not a number from 1 upward")
-        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
-            raise OptionError(f"length_penalty {self.length_penalty:g} is not between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,16 @@ class WhisperNpuError(Exception):
 
 
 class OptionError(WhisperNpuError):
-    """Options that contradict each other, found before any model is loaded."""
+    """Options that contradict each other, found before any model is loaded.
+
+    options  names of those meant, as they stand in the message
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *options: str) -> None:
+        super().__init__(message)
+        self.options = options
 
 
 class AudioError(WhisperNpuError):

@@ -1,8 +1,8 @@
 """Defaults a person has set: config.toml, then WHISPER_NPU_*; options typed win over both.
 
 A setting is called like the long option it stands for: `best-of = 3` or WHISPER_NPU_BEST_OF=3.
-In the file, a table such as [transcribe] holds for that command only. Values are not checked
-here: they go through the same conversion as the option's.
+In the file, a table such as [transcribe] holds for that command only. Values are checked by the
+command line, in the same way as an option's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ else:
     import tomli as tomllib
 
 PREFIX = "WHISPER_NPU_"
+OTHERS = ("WHISPER_NPU_CACHE", "WHISPER_NPU_CONFIG")  # of ours, and no options
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,30 @@ def of_command(settings: dict[str, dict[str, Setting]], command: str) -> dict[st
 def require_known(
     settings: dict[str, dict[str, Setting]], options: Mapping[str, frozenset[str]]
 ) -> None:
-    """Raise OptionError for a misspelt name in the file: it would be ignored for ever.
+    """Raise OptionError for a misspelt name: it would be ignored for ever.
 
+    A variable is taken for misspelt when it looks like an option: there are others of ours.
     options  command -> its long options without dashes
     """
     everywhere = frozenset().union(*options.values())
     for command, part in settings.items():
         if command and command not in options:
-            raise OptionError(f"{config_file()}: there is no command {command!r}")
+            suggestion = _suggestion(command, frozenset(options), "[{}]")
+            raise OptionError(f"{config_file()}: there is no command [{command}]{suggestion}")
         known = options[command] if command else everywhere
         for option, setting in part.items():
-            if option not in known and not setting.origin.startswith(PREFIX):
-                raise OptionError(f"{setting.origin}: unknown setting {option!r}")
+            if option in known or setting.origin in OTHERS:
+                continue
+            if not setting.origin.startswith(PREFIX):
+                suggestion = _suggestion(option, known, "{}")
+                raise OptionError(f"{setting.origin}: unknown setting {option!r}{suggestion}")
+            if suggestion := _suggestion(option, known, PREFIX + "{}"):
+                raise OptionError(f"{setting.origin} is not the name of an option{suggestion}")
+
+
+def _suggestion(name: str, known: frozenset[str], form: str) -> str:
+    close = get_close_matches(name, known, 1, cutoff=0.8)
+    if not close:
+        return ""
+    found = close[0].upper().replace("-", "_") if form.startswith(PREFIX) else close[0]
+    return f"; did you mean {form.format(found)}?"

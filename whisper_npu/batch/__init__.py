@@ -21,13 +21,14 @@ from whisper_npu.batch.journal import Claim, Entry, Journal, Source
 from whisper_npu.batch.recordings import STDIN, Recording
 from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result
 from whisper_npu.cache import remove_leftovers, sha256
-from whisper_npu.errors import AudioError, OptionError, OutputError, WhisperNpuError
+from whisper_npu.errors import AudioError, OutputError, WhisperNpuError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from whisper_npu.events import Event, State
+    from whisper_npu.options import BatchOptions
     from whisper_npu.transcribe import Features
     from whisper_npu.transcript import Segment, Transcript
 
@@ -52,23 +53,6 @@ class Listener(Protocol):
     def finished(self, recording: Recording, result: Result, transcript: Transcript | None) -> None:
         """A recording has ended."""
         ...
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How a batch is run."""
-
-    folder: Path | None = None  # of the outputs and the journal; None: nothing is written
-    formats: tuple[str, ...] = ("txt",)
-    subtitles: writers.SubtitleOptions = writers.SubtitleOptions()  # noqa: RUF009  frozen
-    skip_existing: bool = False  # an output is enough, whatever the journal says
-    resume: bool = True  # what is done stays done; False: everything again
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.formats if name not in writers.FORMATS]
-        if unknown:
-            raise OptionError(f"unknown format {unknown[0]!r}: use {', '.join(writers.FORMATS)}")
 
 
 @dataclass
@@ -107,7 +91,7 @@ class Batch:
         self._work = hashlib.sha256(text.encode("ascii")).hexdigest()
         self._prepare = prepare
         self._listener = listener
-        self._journal = Journal(options.folder) if options.folder else None
+        self._journal = Journal(options.output_dir) if options.output_dir else None
         self._stopping = threading.Event()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting = iter(recordings)
@@ -233,8 +217,8 @@ class Batch:
         recording = job.recording
         outputs: tuple[str, ...] = ()
         try:
-            if self._options.folder is not None:
-                folder, formats = self._options.folder, self._options.formats
+            if self._options.output_dir is not None:
+                folder, formats = self._options.output_dir, self._options.output_format
                 paths = writers.write_all(
                     transcript, folder, recording.output, formats, self._options.subtitles,
                     recording=recording.path,
@@ -310,10 +294,10 @@ class Batch:
         self.call(tell)
 
     def _paths(self, recording: Recording) -> list[Path]:
-        folder = self._options.folder
+        folder = self._options.output_dir
         if folder is None:
             return []
-        return [folder / f"{recording.output}.{name}" for name in self._options.formats]
+        return [folder / f"{recording.output}.{name}" for name in self._options.output_format]
 
     def _outputs_exist(self, recording: Recording) -> bool:
         paths = self._paths(recording)

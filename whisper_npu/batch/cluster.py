@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as LocalFuture
 
     from whisper_npu.batch import Batch, Job
-    from whisper_npu.devices.device import DeviceOptions
     from whisper_npu.events import Event, State
-    from whisper_npu.options import TranscribeOptions
+    from whisper_npu.options import DeviceOptions, TranscribeOptions
 
 _LOOK = 0.2  # seconds between two looks for a signal
 _AHEAD = 2  # recordings sent to each worker before it asks

@@ -9,23 +9,16 @@ import time
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import OptionError, printable
+from whisper_npu.options.batch import InputOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 STDIN = Path("-")
-# fmt: off
-EXTENSIONS = frozenset(  # what is looked for in folders; a file that is named is always tried
-    ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .flac .flv .m4a .m4b .m4v .mka .mkv "
-    ".mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ra .rf64 .rm .snd .spx .ts .tta "
-    ".voc .w64 .wav .wave .webm .wma .wmv .wv".split()
-)
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -41,27 +34,9 @@ class Recording:
         return printable(self.path)
 
 
-@dataclass(frozen=True)
-class Search:
-    """Which files of a folder are meant."""
-
-    recursive: bool = False
-    include: tuple[str, ...] = ()  # patterns of names or relative paths; none: known extensions
-    exclude: tuple[str, ...] = ()
-
-    def accepts(self, relative: str) -> bool:
-        """Whether a file of a folder is meant."""
-        name = relative.rsplit("/", 1)[-1]
-
-        def matches(patterns: tuple[str, ...]) -> bool:
-            return any(fnmatchcase(part, one) for one in patterns for part in (name, relative))
-
-        if matches(self.exclude):
-            return False
-        return matches(self.include) if self.include else Path(name).suffix.lower() in EXTENSIONS
-
-
-def find(inputs: Sequence[str | os.PathLike[str]], search: Search | None = None) -> list[Recording]:
+def find(
+    inputs: Sequence[str | os.PathLike[str]], search: InputOptions | None = None
+) -> list[Recording]:
     """All recordings, in a stable order, each once, no two with the same output.
 
     inputs  files, folders, glob patterns, or "-"
@@ -69,7 +44,7 @@ def find(inputs: Sequence[str | os.PathLike[str]], search: Search | None = None)
     """
     found: dict[str, tuple[Path, str]] = {}  # real path -> path, relative path for the output
     for given in inputs:
-        for path, relative in _expand(os.fspath(given), search or Search()):
+        for path, relative in _expand(os.fspath(given), search or InputOptions()):
             found.setdefault(os.path.realpath(path), (path, relative))
     pairs = list(found.values())
     outputs = _outputs([relative for _, relative in pairs], [path for path, _ in pairs])
@@ -78,7 +53,7 @@ def find(inputs: Sequence[str | os.PathLike[str]], search: Search | None = None)
 
 def watch(
     inputs: Sequence[str | os.PathLike[str]],
-    search: Search,
+    search: InputOptions,
     is_stopped: Callable[[], bool],
     interval: float = 2.0,
 ) -> Iterator[Recording]:
@@ -99,14 +74,14 @@ def watch(
                 time.sleep(interval / 10)
 
 
-def _found(inputs: Sequence[str | os.PathLike[str]], search: Search) -> list[Recording]:
+def _found(inputs: Sequence[str | os.PathLike[str]], search: InputOptions) -> list[Recording]:
     try:
         return find(inputs, search)
     except OptionError:
         return []  # a pattern that matches nothing yet
 
 
-def _expand(given: str, search: Search) -> Iterator[tuple[Path, str]]:
+def _expand(given: str, search: InputOptions) -> Iterator[tuple[Path, str]]:
     path = Path(given)
     if given == "-":
         yield STDIN, "stdin"
@@ -125,7 +100,7 @@ def _expand(given: str, search: Search) -> Iterator[tuple[Path, str]]:
                 yield from _walk(Path(name), search)
 
 
-def _walk(folder: Path, search: Search) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, search: InputOptions) -> Iterator[tuple[Path, str]]:
     """Files below a folder; hidden ones are not meant, and links to folders are not followed."""
     unreadable: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=unreadable.append):

@@ -15,12 +15,12 @@ from whisper_npu import cache, find_model
 from whisper_npu.audio import open_audio
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cores import choose
-from whisper_npu.devices.device import DeviceOptions
-from whisper_npu.devices.opening import npu_cores, open_device, plan_lines
+from whisper_npu.devices.opening import npu_cores, open_device
 from whisper_npu.errors import AudioError, OptionError, OutputError
 from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
+from whisper_npu.options import DeviceOptions
 from whisper_npu.transcribe import Model, Transcription, hear
 from whisper_npu.transcript import Segment, Transcript
 
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
     from whisper_npu.events import Event, State
-    from whisper_npu.options import TranscribeOptions
+    from whisper_npu.options import SubtitleOptions, TranscribeOptions
     from whisper_npu.transcribe import Features
-    from whisper_npu.writers import SubtitleOptions
 
 _LOOK = 0.2  # seconds between two looks for a signal
 _COPIES = 4  # of the weights: what one worker may need in memory, generously
@@ -89,7 +88,7 @@ class Opening:
     """A model that is found, and opened when there is work; workers share its weights.
 
     name  None: the model that comes with us
-    say   hears what is downloaded, and the plan if asked for
+    say   hears what is downloaded
     Raises OptionError, ModelError.
     """
 
@@ -104,7 +103,6 @@ class Opening:
     ) -> None:
         self._device = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
         self._door = threading.Lock()
-        self._say = say
         self._options = options
         self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
 
@@ -119,7 +117,7 @@ class Opening:
         return {
             "model": self.fingerprint,
             "files": {path.name: cache.sha256(path) for path in sorted(folder.glob("*.json"))},
-            "device": asdict(replace(self._device, plan=False)),
+            "device": asdict(self._device),
             "options": asdict(self._options),
             "subtitles": asdict(subtitles),
         }
@@ -149,8 +147,6 @@ class Opening:
                 threads = max(1, choose().threads // of)
             options = replace(self._device, share=(number, of), threads=threads)
             device = open_device(self._checkpoint, options)
-        if self._device.plan and self._say and number == 0:
-            self._say("\n".join(plan_lines(device)))
         return ModelEngine(Model(self._checkpoint, device), self._options)
 
 
@@ -167,7 +163,7 @@ def run(
     Raises what ends a batch: ModelError, DeviceError, and bugs; its report is complete then too.
     """
     if n_workers < 1:
-        raise OptionError(f"{n_workers} workers cannot do anything")
+        raise OptionError(f"workers: {n_workers} cannot do anything", "workers")
     if batch.report.total is not None:
         n_workers = min(n_workers, batch.report.total)
     crew = _Crew(batch, open_engine, n_workers, max_memory)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.cli.options import Offline, say
 
-app = typer.Typer(name="cache", help="Weights in the order a chip wants them.")
+app = typer_app(name="cache", help="Weights in the order a chip wants them.")
 
 
 @app.callback()
@@ -16,7 +17,7 @@ def _group() -> None:
     """Keep `build` a command of its own."""
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or folder.")],
     *,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whisper_npu.cli.options import AsJson, Chip, Offline, ReportPage, say
+from whisper_npu.cli.options import AsJson, Chip, Model, Offline, ReportPage, say
 
 
 def compare(  # noqa: PLR0913  one parameter an option
@@ -15,9 +15,7 @@ def compare(  # noqa: PLR0913  one parameter an option
         list[str], typer.Argument(metavar="INPUT...", help="Recordings, or folders of them.")
     ],
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name or folder; by default the demo model.")
-    ] = None,
+    model: Model = None,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +65,7 @@ def compare(  # noqa: PLR0913  one parameter an option
     from whisper_npu.comparison import GREEDY, Task, compare
     from whisper_npu.comparison.references import references
     from whisper_npu.comparison.verdict import TOLERANCE, require
-    from whisper_npu.devices.device import DeviceOptions
+    from whisper_npu.options import DeviceOptions
     from whisper_npu.pages.comparison import page, plain
     from whisper_npu.writers import write
 

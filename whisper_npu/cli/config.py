@@ -7,37 +7,68 @@ from typing import Annotated, Any
 import typer
 
 from whisper_npu import settings
+from whisper_npu.cli.flags import SETTINGS
+from whisper_npu.cli.help import Command, typer_app
+from whisper_npu.errors import OptionError
 
-app = typer.Typer(name="config", help="Settings and where they come from.", no_args_is_help=True)
+app = typer_app(name="config", help="Settings and where they come from.", no_args_is_help=True)
 
 
 def _options(command: Any) -> dict[str, Any]:
-    """Long option without dashes -> the parameter it sets."""
-    return {
-        name[2:]: parameter
-        for parameter in command.params
-        for name in parameter.opts
-        if name.startswith("--") and name != "--help"
-    }
+    """Long option without dashes -> the parameter it sets; of a group, those of its commands."""
+    found: dict[str, Any] = {}
+    for part in getattr(command, "commands", {}).values():
+        found |= _options(part)
+    for parameter in command.params:
+        names = [name[2:] for name in parameter.opts if name.startswith("--") and name != "--help"]
+        found |= dict.fromkeys(names, parameter)
+    return found
 
 
 def install(ctx: typer.Context) -> None:
-    """Make the settings the defaults of every command. Raises OptionError."""
+    """Make the settings the defaults of every command.
+
+    Raises OptionError for a misspelt name, and for a wrong value if the command that runs needs it.
+    """
     found = settings.read()
     commands: dict[str, Any] = ctx.command.commands  # type: ignore[attr-defined]  # it is a group
-    options = {name: _options(command) for name, command in commands.items()}
-    settings.require_known(found, {name: frozenset(these) for name, these in options.items()})
-    ctx.default_map = {
-        name: {
-            options[name][option].name: setting.value
-            for option, setting in settings.of_command(found, name).items()
-            if option in options[name]
-        }
-        for name in commands
+    options = {name: frozenset(_options(command)) for name, command in commands.items()}
+    settings.require_known(found, options)
+    name = ctx.invoked_subcommand or ""
+    if name in commands:
+        here = settings.of_command(found, name)
+        ctx.meta[SETTINGS] = here
+        ctx.default_map = {name: _defaults(commands[name], here, ctx)}
+
+
+def _defaults(command: Any, here: dict[str, settings.Setting], ctx: Any) -> dict[str, Any]:
+    """Parameter -> value, as a context wants it; of a group, one such for each of its commands."""
+    if hasattr(command, "commands"):
+        return {name: _defaults(part, here, ctx) for name, part in command.commands.items()}
+    options = _options(command)
+    return {
+        options[name].name: _value(options[name], setting, ctx)
+        for name, setting in here.items()
+        if name in options
     }
 
 
-@app.command()
+def _value(parameter: Any, setting: settings.Setting, ctx: Any) -> Any:
+    """The text of a setting, once it is known that the option takes it. Raises OptionError."""
+    value: Any = setting.value
+    if parameter.multiple:
+        value = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
+    else:
+        value = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        parameter.type_cast_value(ctx, value)
+    except typer.BadParameter as error:
+        name = parameter.name.replace("_", "-")
+        raise OptionError(f"{setting.origin}: {name}: {error.message}") from error
+    return value
+
+
+@app.command(cls=Command)
 def show(
     ctx: typer.Context,
     command: Annotated[str, typer.Argument(help="Whose options to show.")] = "transcribe",
@@ -46,8 +77,6 @@ def show(
 
     For example: whisper-npu config show transcribe
     """
-    from whisper_npu.errors import OptionError
-
     root: Any = ctx.find_root().command
     if command not in root.commands:
         raise OptionError(f"no command {command!r}: one of {', '.join(root.commands)}")
@@ -58,7 +87,7 @@ def show(
         typer.echo(f"{name} = {setting.value!r}  # {setting.origin}")
 
 
-@app.command()
+@app.command(cls=Command)
 def path() -> None:
     """Print where the configuration file is read from.
 

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.cli.options import Offline, say
 from whisper_npu.published import KNOWN, resolve
 
-app = typer.Typer(
+app = typer_app(
     name="models", help="The models on this machine, and those to be had.", no_args_is_help=True
 )
 Name = Annotated[
@@ -17,7 +18,7 @@ Name = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models() -> None:
     """Show the models known by a short name, then others that are on this machine.
 
@@ -38,7 +39,7 @@ def list_models() -> None:
         typer.echo(f"{name:<18} {shown:>9}  {'':<11} yes   {folder}")
 
 
-@app.command()
+@app.command(cls=Command)
 def pull(name: Name, *, offline: Offline = False) -> None:
     """Download a model and verify it; an interrupted download is continued.
 
@@ -49,7 +50,7 @@ def pull(name: Name, *, offline: Offline = False) -> None:
     typer.echo(hub.pull(resolve(name), offline=offline, say=say))
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     name: Name,
     *,
@@ -81,7 +82,7 @@ def verify(
         hub.pull(resolve(name), say=say)
 
 
-@app.command()
+@app.command(cls=Command)
 def path(name: Name) -> None:
     """Print the folder of a model that is on this machine.
 
@@ -92,7 +93,7 @@ def path(name: Name) -> None:
     typer.echo(hub.find(name, offline=True))
 
 
-@app.command()
+@app.command(cls=Command)
 def rm(name: Name) -> None:
     """Delete a downloaded model.
 

@@ -7,10 +7,25 @@ from typing import Annotated
 
 import typer
 
+from whisper_npu.options.option import MODEL
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        rich_help_panel=MODEL,
+        help="Model to use: a name such as base, or a folder; without this option, the demo model.",
+    ),
+]
 Chip = Annotated[
     str | None, typer.Option(metavar="CHIP", help="Emulate the NPU of rk3588 or rk3566.")
 ]
-Offline = Annotated[bool, typer.Option("--offline/--online", help="Never use the network.")]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline/--no-offline", rich_help_panel=MODEL, help="Never use the network."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON on stdout.")]
 ReportPage = Annotated[
     Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")

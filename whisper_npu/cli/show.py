@@ -13,35 +13,56 @@ from tqdm import tqdm
 
 from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
-from whisper_npu.errors import OutputError
+from whisper_npu.errors import OptionError, OutputError
 from whisper_npu.events import WindowDone
 from whisper_npu.figures import origin
 from whisper_npu.records import event_record
 from whisper_npu.transcript import Segment
-from whisper_npu.writers import FORMATS, SubtitleOptions, line
+from whisper_npu.writers import FORMATS, line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from whisper_npu.batch.recordings import Recording
-    from whisper_npu.batch.report import Result
+    from whisper_npu.batch.report import Report, Result
     from whisper_npu.events import Event
+    from whisper_npu.options import BatchOptions, SubtitleOptions
     from whisper_npu.transcript import Transcript
+
+
+def form(n_recordings: int, options: BatchOptions, *, json: bool, watch: bool) -> str:
+    """What stdout gets: a format, "jsonl" (every event), or "" (there are files).
+
+    Raises OptionError.
+    """
+    if json:
+        return "jsonl"
+    if options.output_dir is not None:
+        return ""
+    if watch:
+        raise OptionError("--watch needs a folder: -o FOLDER")
+    if len(options.output_format) > 1:
+        raise OptionError("several formats need a folder: -o FOLDER")
+    if options.output_format != ("txt",) and n_recordings > 1:
+        raise OptionError(
+            f"{options.output_format[0]} of several recordings needs a folder: -o FOLDER"
+        )
+    return options.output_format[0]
 
 
 class Show:
     """A `batch.Listener`: one bar over seconds of audio; off a terminal, a line for each of many.
 
-    form    what stdout gets: a format, "jsonl" (every event), or "" (nothing: there are files)
+    shown   what stdout gets, as `form` says
     live    whether text is shown as it is heard: with one worker it cannot be mixed up
     """
 
     def __init__(
-        self, recordings: Sequence[Recording], form: str, subtitles: SubtitleOptions, *, live: bool
+        self, recordings: Sequence[Recording], shown: str, subtitles: SubtitleOptions, *, live: bool
     ) -> None:
-        self._form = form
+        self._form = shown
         self._subtitles = subtitles
-        self._live = live and form == "txt"
+        self._live = live and shown == "txt"
         self._bytes = {recording: _size(recording) for recording in recordings}
         self._bytes_left = sum(self._bytes.values())
         self._bytes_seen = 0
@@ -142,6 +163,16 @@ def result_line(result: Result) -> str:
         rtf = f", RTF {_ratio(result.elapsed / result.seconds, result.device)}"
     outputs = ": " + ", ".join(result.outputs) if result.outputs else ""
     return f"{result.status:<8} {result.recording} ({result.seconds:.1f} s{rtf}){outputs}"
+
+
+def tell_timings(report: Report) -> None:
+    """Print how long each stage took."""
+    from whisper_npu import terminal
+    from whisper_npu.figures import Figure
+
+    device = report.device
+    seconds = {stage: Figure(spent, "s", origin(device)) for stage, spent in report.stages.items()}
+    terminal.console(stderr=True).print(terminal.stage_table([(device, seconds)]))
 
 
 def _ratio(value: float, device: str) -> str:

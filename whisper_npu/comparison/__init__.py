@@ -19,7 +19,7 @@ from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import AudioError
 from whisper_npu.events import WindowDone
 from whisper_npu.features import log_mel
-from whisper_npu.options import TranscribeOptions
+from whisper_npu.options import DeviceOptions, TranscribeOptions
 from whisper_npu.stages import recording
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcribe import Model
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import DeviceOptions
+    from whisper_npu.options import DeviceOptions
 
-GREEDY = TranscribeOptions(temperatures=(0.0,))
+GREEDY = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
 
 
 @dataclass(frozen=True)

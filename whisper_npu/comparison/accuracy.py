@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import OptionError
-from whisper_npu.tokenizer import UNSPACED
+from whisper_npu.languages import UNSPACED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

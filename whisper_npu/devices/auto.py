@@ -10,8 +10,9 @@ from whisper_npu.errors import DeviceError, DeviceFault
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import Device, DeviceOptions, Float, Observer, Session
+    from whisper_npu.devices.device import Device, Float, Observer, Session
     from whisper_npu.devices.plan import Plan
+    from whisper_npu.options import DeviceOptions
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ A device that is emulated or modelled says so in its `name`, which every report 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -72,45 +71,3 @@ class Device(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class DeviceOptions:
-    """How to open a device."""
-
-    device: str = "auto"  # auto, cpu or npu
-    precision: str = "auto"  # of the CPU's weights: f32, f16, int8
-    npu_precision: str = "auto"  # of the NPU's: fp16, int8
-    threads: int | None = None  # of the CPU; None: one for each big core
-    npu_path: str = "auto"  # layers, graph (compiled with the vendor's toolchain), or the faster
-    npu_cores: int = 1  # for a graph; layers use them all
-    share: tuple[int, int] = (0, 1)  # of the NPU's cores and the CPU's threads: number, of how many
-    short_windows: bool = False  # graphs of 10 and 20 s for less sound: an approximation
-    emulate: str | None = None  # run the npu device on the emulated NPU of this chip: rk3588
-    rknnrt: str | None = None  # the vendor's library, where it is not in its usual place
-    plan: bool = False  # tell which layers run where
-
-    def mine(self, cores: Sequence[int]) -> Sequence[int]:
-        """The share of these cores: all of them for one; at least one for each of many."""
-        number, of = self.share
-        return cores[number % len(cores) :: min(of, len(cores))] if of > 1 else cores
-
-    @classmethod
-    def named(cls, name: str, emulate: str | None = None) -> DeviceOptions:
-        """How comparisons name devices: "cpu", "cpu-int8", "npu-fp16", "npu-int8-graph".
-
-        The NPU's decoder is the CPU's: "npu-fp16+f32" has it in f32.
-        """
-        device, *rest = name.split("-")
-        path = rest.pop() if rest and rest[-1] in ("layers", "graph") else "auto"
-        precision = "-".join(rest) or "auto"
-        if device != "npu":
-            return cls(device, precision=precision)
-        encoder, _, decoder = precision.partition("+")
-        return cls(
-            device,
-            precision=decoder or "auto",
-            npu_precision=encoder,
-            npu_path=path,
-            emulate=emulate,
-        )

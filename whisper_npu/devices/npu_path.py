@@ -21,7 +21,8 @@ from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import Device, DeviceOptions
+    from whisper_npu.devices.device import Device
+    from whisper_npu.options import DeviceOptions
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from whisper_npu.errors import DeviceError, OptionError
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import Device, DeviceOptions
+    from whisper_npu.devices.device import Device
+    from whisper_npu.options import DeviceOptions
 
 
 def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
@@ -17,10 +18,8 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     `npu` never falls back; `auto` takes the NPU when it is usable, else the CPU.
     Raises OptionError for an unknown name, DeviceError when it cannot be opened.
     """
-    if options.device not in ("auto", "cpu", "npu"):
-        raise OptionError(f"unknown device {options.device!r}: use auto, cpu or npu")
     if options.device == "cpu" and options.emulate is not None:
-        raise OptionError("--emulate needs --device npu")
+        raise OptionError("emulate needs device npu", "emulate", "device")
     from whisper_npu.devices.auto import AutoDevice
     from whisper_npu.devices.cpu import open_cpu
 

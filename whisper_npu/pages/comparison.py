@@ -6,9 +6,9 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from whisper_npu.languages import UNSPACED
 from whisper_npu.pages import render
 from whisper_npu.pages.charts import bars, layer_chart, legend
-from whisper_npu.tokenizer import UNSPACED
 
 if TYPE_CHECKING:
     from whisper_npu.comparison.verdict import Findings

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import DeviceOptions, Observer, Session
+    from whisper_npu.devices.device import Observer, Session
+    from whisper_npu.options import DeviceOptions
 
     Float = NDArray[np.float32]
 

@@ -1,0 +1,49 @@
+"""How help looks: options in groups, readable at 40 columns as at 80."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+WIDE = 60  # columns from which on an option and its text stand side by side
+
+
+class Command(TyperCommand):
+    """A command whose options stand in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and each group of options."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is None:
+                continue
+            ordinary = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            group = getattr(parameter, "rich_help_panel", None) or ordinary
+            groups.setdefault(group, []).append((_term(parameter, row[0]), row[1]))
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(rows, col_max=26 if formatter.width >= WIDE else 2)
+
+
+def _term(parameter: Any, term: str) -> str:
+    """--[no-]resume for what is on by default; for what is off, --no-watch is not shown."""
+    if not getattr(parameter, "secondary_opts", ()):
+        return term
+    first, *others = parameter.opts
+    long = first.replace("--", "--[no-]", 1) if parameter.default else first
+    return ", ".join([*others, long])
+
+
+def typer_app(**more: Any) -> typer.Typer:
+    """A group of commands with help as it looks here."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    return typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": width},
+        **more,
+    )
