@@ -79,7 +79,7 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         self.model = openai_model(folder)
-        self.tokenizer = Tokenizer(folder, multilingual=Checkpoint(folder).is_multilingual)
+        self.tokenizer = Tokenizer(Checkpoint(folder))
         self.attempts: list[list[float]] = []
         self._seed = 0
         self._last: tuple[Any, ...] = ()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
-import re
 import shutil
 import struct
 import sys
@@ -18,34 +17,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.checkpoint.ggml import openai_name
 from whisper_npu.features import mel_filters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-# Hugging Face's name for a part -> openai's, which whisper.cpp shares; applied in this order
-_RENAMES = [
-    (r"^model\.", ""),
-    (r"encoder\.embed_positions\.weight", "encoder.positional_embedding"),
-    (r"decoder\.embed_positions\.weight", "decoder.positional_embedding"),
-    (r"embed_tokens", "token_embedding"),
-    (r"layers\.", "blocks."),
-    (r"encoder_attn_layer_norm", "cross_attn_ln"),
-    (r"self_attn_layer_norm", "attn_ln"),
-    (r"final_layer_norm", "mlp_ln"),
-    (r"encoder\.layer_norm", "encoder.ln_post"),
-    (r"decoder\.layer_norm", "decoder.ln"),
-    (r"encoder_attn", "cross_attn"),
-    (r"self_attn", "attn"),
-    (r"q_proj", "query"),
-    (r"k_proj", "key"),
-    (r"v_proj", "value"),
-    (r"out_proj", "out"),
-    (r"fc1", "mlp.0"),
-    (r"fc2", "mlp.2"),
-]
 
 
 def openai_tensors(checkpoint: Checkpoint) -> dict[str, Array]:
@@ -54,10 +32,7 @@ def openai_tensors(checkpoint: Checkpoint) -> dict[str, Array]:
     for name in checkpoint.names:
         if name == "proj_out.weight":
             continue  # tied to the embedding
-        theirs = name
-        for pattern, replacement in _RENAMES:
-            theirs = re.sub(pattern, replacement, theirs)
-        tensors[theirs] = checkpoint.read(name).astype(np.float32)
+        tensors[openai_name(name)] = checkpoint.read(name).astype(np.float32)
     return tensors
 
 

@@ -65,7 +65,7 @@ class Ours:
         self._mel = window(checkpoint.dims.n_mels)
         self._device = open_device(checkpoint, DeviceOptions("cpu", threads=threads))
         self._encoded = self._device.encode(self._mel)
-        tokenizer = Tokenizer(checkpoint.folder, multilingual=True)
+        tokenizer = Tokenizer(checkpoint)
         self._decoder = Decoder(self._device, tokenizer, checkpoint.dims.n_text_ctx)
 
     def encode(self) -> None:

@@ -23,8 +23,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from whisper_npu.checkpoint import _CONFIG_KEYS, Dimensions
-from whisper_npu.languages import LANGUAGES
+from whisper_npu.checkpoint import Dimensions
+from whisper_npu.checkpoint.huggingface import CONFIG_KEYS
+from whisper_npu.checkpoint.vocabulary import special_tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,20 +145,6 @@ def _printable() -> dict[int, str]:
     return names | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
-def special_tokens(n_languages: int) -> list[str]:
-    """Whisper's special tokens in the order of their ids."""
-    languages = [f"<|{code}|>" for code in list(LANGUAGES)[:n_languages]]
-    tasks = "translate transcribe startoflm startofprev nospeech notimestamps".split()
-    times = [f"<|{i * 0.02:.2f}|>" for i in range(1501)]
-    return [
-        "<|endoftext|>",
-        "<|startoftranscript|>",
-        *languages,
-        *(f"<|{t}|>" for t in tasks),
-        *times,
-    ]
-
-
 def published_tokenizer(n_vocab: int) -> Tokenizer:
     """The vocabulary of 51864 (English), 51865 or 51866 tokens."""
     ranks, merges = _byte_pairs("gpt2" if n_vocab == 51864 else "multilingual")
@@ -179,7 +166,7 @@ def published_tokenizer(n_vocab: int) -> Tokenizer:
 def write(folder: Path, dims: Dimensions, *, seed: int = 0, half: bool = False) -> Path:
     """Write a complete model folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {_CONFIG_KEYS[k]: v for k, v in asdict(dims).items()}
+    config: dict[str, Any] = {CONFIG_KEYS[k]: v for k, v in asdict(dims).items()}
     config |= {
         "model_type": "whisper",
         "architectures": ["WhisperForConditionalGeneration"],

@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.tokenizer import Tokenizer
 
 N_SYNTHETIC = 2400
@@ -298,7 +299,7 @@ def export(weights: dict[str, Tensor], sizes: Sizes, heads: list[list[int]], fol
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     v = Vocabulary.of(tokenizer)
     ids = {"bos_token_id": v.eot, "eos_token_id": v.eot, "pad_token_id": v.eot}
-    ours = Tokenizer(folder, multilingual=False)
+    ours = Tokenizer(Checkpoint(folder))
     common: dict[str, Any] = {**ids, "decoder_start_token_id": v.sot}
     width = sizes.d_model
     config = {

@@ -14,6 +14,7 @@ from random_checkpoint import SIZES, write
 from safetensors.numpy import load_file, save_file
 
 from whisper_npu.audio import open_audio
+from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.options import SubtitleOptions, TranscribeOptions
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcript import Segment, Transcript, Word
@@ -79,7 +80,7 @@ def lively(folder: Path, n_vocab: int, seed: int) -> Path:
     for name in tensors:
         if "encoder_attn." in name and name.endswith(("q_proj.weight", "out_proj.weight")):
             tensors[name] *= 4
-    tokenizer = Tokenizer(folder, multilingual=n_vocab > 51864)
+    tokenizer = Tokenizer(Checkpoint(folder))
     embedding = tensors["model.decoder.embed_tokens.weight"]
     embedding[tokenizer.timestamp_begin :] *= 0.9
     embedding[[tokenizer.eot, tokenizer.no_speech]] *= 4

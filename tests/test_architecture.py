@@ -56,7 +56,7 @@ DOORS = {
     "rich": ("terminal",),
     "rknn": ("graphs.compiler",),
     "rknnlite": ("graphs.runtime",),
-    "safetensors": ("checkpoint",),
+    "safetensors": ("checkpoint.huggingface",),
     "soundfile": ("audio",),
     "soxr": ("audio",),
     "tokenizers": ("tokenizer",),

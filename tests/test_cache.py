@@ -74,26 +74,31 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_follows_content_not_name(model: Path, tmp_path: Path) -> None:
-    first = cache.fingerprint(model)
-    assert cache.fingerprint(model.rename(tmp_path / "moved")) == first
-    (tmp_path / "moved" / "model.safetensors").write_bytes(b"Weights")
-    assert cache.fingerprint(tmp_path / "moved") != first
+    first = cache.fingerprint(sorted(model.iterdir()))
+    moved = model.rename(tmp_path / "moved")
+    assert cache.fingerprint(sorted(moved.iterdir())) == first
+    (moved / "model.safetensors").write_bytes(b"Weights")
+    assert cache.fingerprint(sorted(moved.iterdir())) != first
 
 
 def test_digests_are_remembered(
     model: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = cache.fingerprint(model)
+    files = sorted(model.iterdir())
+    first = cache.fingerprint(files)
     with monkeypatch.context() as patch:
         patch.setattr(cache, "sha256", lambda path: pytest.fail(f"{path} was read again"))
-        assert cache.fingerprint(model) == first
-    (cache_folder / "digests.json").write_text("[damaged")
-    assert cache.fingerprint(model) == first
+        assert cache.fingerprint(files) == first
+    content = bytearray((cache_folder / "digests.json").read_bytes())
+    content[-10] ^= 1
+    (cache_folder / "digests.json").write_bytes(content)
+    assert cache.remembered(cache_folder / "digests.json") == {}
+    assert cache.fingerprint(files) == first
 
 
 def test_a_missing_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
-        cache.fingerprint(tmp_path / "nowhere")
+        cache.fingerprint([tmp_path / "nowhere"])
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:

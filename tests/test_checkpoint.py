@@ -65,7 +65,7 @@ def test_a_damaged_part_is_named(folder: Path, part: str, damage: str) -> None:
     elif damage != "missing":
         path.write_bytes({"empty": b"", "cut": content[:-40], "noise": b"\xff\x00" * 99}[damage])
     with pytest.raises(ModelError, match=part):
-        Tokenizer(folder, multilingual=Checkpoint(folder).is_multilingual)
+        Tokenizer(Checkpoint(folder))
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def command(
     monkeypatch.setattr(comparison, "compare", remember)
 
     def run(*more: str) -> tuple[int, str, str, Task]:
-        fixed = ["compare", *task.recordings, "-m", str(task.checkpoint.folder)]
+        fixed = ["compare", *task.recordings, "-m", str(task.checkpoint.path)]
         result = CliRunner().invoke(app, [*fixed, *more])
         if isinstance(result.exception, WhisperNpuError):
             return result.exception.exit_code, result.stdout, str(result.exception), asked[-1]

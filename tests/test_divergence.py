@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.comparison.divergence import Step, first_divergence, likeliest, token_text
 from whisper_npu.tokenizer import Tokenizer
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def tokenizer(random_model: Callable[[str], Path]) -> Tokenizer:
-    return Tokenizer(random_model("micro"), multilingual=True)
+    return Tokenizer(Checkpoint(random_model("micro")))
 
 
 def steps(*sessions: Sequence[int], sot: Sequence[int] = (50258,)) -> list[Step]:

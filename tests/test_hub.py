@@ -321,12 +321,10 @@ def test_models_of_other_programs_are_listed(remote: Hub) -> None:
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "tiny.pt").touch()
     for name, told in {
         "./nowhere": "no model folder ./nowhere",
         "models/whisper/nowhere": "no model folder",
         str(tmp_path / "nowhere"): "no model folder",
-        str(tmp_path / "tiny.pt"): "is a file: a model is a folder",
         "smal": "did you mean small",
         "distil-large": "did you mean distil-large-v",
         "completely-else": "models list",

@@ -114,7 +114,7 @@ BUILD = [sys.executable, "-m", "whisper_npu", "cache", "build", "--soc", "rk3588
 def test_a_builder_killed_at_any_moment_harms_nobody(
     checkpoint: Checkpoint, tmp_path: Path, seconds: float
 ) -> None:
-    process = subprocess.Popen([*BUILD, str(checkpoint.folder)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*BUILD, str(checkpoint.path)], stderr=subprocess.DEVNULL)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -123,7 +123,7 @@ def test_a_builder_killed_at_any_moment_harms_nobody(
 
 
 def test_builders_at_the_same_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    command = [*BUILD, str(checkpoint.folder)]
+    command = [*BUILD, str(checkpoint.path)]
     builders = [subprocess.Popen(command, env=dict(os.environ)) for _ in range(3)]
     assert [builder.wait() for builder in builders] == [0, 0, 0]
     assert len(files(tmp_path)) == 1
@@ -133,7 +133,7 @@ def test_builders_at_the_same_time(checkpoint: Checkpoint, tmp_path: Path) -> No
 
 def test_the_command_says_what_is_ready(checkpoint: Checkpoint) -> None:
     options = ["--soc", "rk3566", "--npu-precision", "int8"]
-    result = CliRunner().invoke(app, ["cache", "build", str(checkpoint.folder), *options])
+    result = CliRunner().invoke(app, ["cache", "build", str(checkpoint.path), *options])
     assert result.exit_code == 0
     assert "for rk3566, int8" in result.stderr
     with pytest.raises(OptionError, match="no chip 'rk1'"):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.graphs.recipe import FORMAT, Recipe, find_graph, graphs_folder, recipes
 
@@ -21,7 +20,7 @@ def store(
 ) -> None:
     content = {
         "format": FORMAT,
-        "checkpoint": cache.fingerprint(checkpoint.folder),
+        "checkpoint": checkpoint.fingerprint,
         **asdict(recipe),
         "toolchain": "2.3.2",
     }

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import OptionError
 from whisper_npu.languages import language_code
 from whisper_npu.tokenizer import Tokenizer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @lru_cache
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Opened once: reading a vocabulary takes a tenth of a second."""
-    return Tokenizer(folder, multilingual="en" not in folder.name)
+    return Tokenizer(Checkpoint(folder))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def test_a_second_start_does_not_read_the_vocabulary(
     random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    first = Tokenizer(random_model("micro"), multilingual=True)
-    second = Tokenizer(random_model("micro"), multilingual=True)
+    first = Tokenizer(Checkpoint(random_model("micro")))
+    second = Tokenizer(Checkpoint(random_model("micro")))
     assert "_bpe" in vars(first)
     assert second.suppressed((-1,)) == first.suppressed((-1,))
     assert second.decode(range(second.eot)) == first.decode(range(first.eot))
@@ -96,5 +97,5 @@ def test_a_second_start_does_not_read_the_vocabulary(
     assert "_bpe" not in vars(second)
     (kept,) = (tmp_path / "vocabularies").iterdir()
     kept.write_text("{")
-    third = Tokenizer(random_model("micro"), multilingual=True)
+    third = Tokenizer(Checkpoint(random_model("micro")))
     assert third.language_tokens == first.language_tokens

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
 from safetensors.numpy import save_file
 
-from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.checkpoint import Checkpoint, Dimensions
+from whisper_npu.checkpoint.huggingface import CONFIG_KEYS
+from whisper_npu.checkpoint.layout import shapes
 from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ SPECIAL = (
     "<|endoftext|> <|startoftranscript|> <|en|> <|fr|> <|translate|> <|transcribe|> "
     "<|startoflm|> <|startofprev|> <|nospeech|> <|notimestamps|>"
 ).split()
+SIZES = [field.name for field in fields(Dimensions) if field.name != "n_vocab"]
 EXTREMES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 10**30, 1e308, float("nan"), 0.5),
     *("", "x" * 3000, "\ud800", "../../x", [], {}, [[]], [[0, 0]], [["a", 2]], {"a": {"b": []}}),
@@ -37,16 +41,12 @@ def write(folder: Path) -> Path:
     bpe.decoder = tokenizers.decoders.ByteLevel()
     bpe.add_special_tokens(SPECIAL)
     bpe.save(str(folder / "tokenizer.json"))
-    sizes = dict.fromkeys(
-        "num_mel_bins max_source_positions d_model encoder_attention_heads encoder_layers "
-        "max_target_positions decoder_attention_heads decoder_layers".split(),
-        4,
-    )
-    config = {"model_type": "whisper", "vocab_size": bpe.get_vocab_size(), **sizes}
+    dims = Dimensions(n_vocab=bpe.get_vocab_size(), **dict.fromkeys(SIZES, 4))
+    config = {theirs: getattr(dims, ours) for ours, theirs in CONFIG_KEYS.items()}
     (folder / "config.json").write_text(json.dumps(config))
     generation = {"is_multilingual": True, "alignment_heads": [[1, 2], [3, 0]]}
     (folder / "generation_config.json").write_text(json.dumps(generation))
-    tensors = {f"t{i}": np.full((i + 1, 4), i, np.float32) for i in range(3)}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes(dims).items()}
     save_file(tensors, folder / "model.safetensors")
     return folder
 
@@ -55,9 +55,9 @@ def open_everything(folder: Path) -> None:
     """Read all that is ever read of a model folder. Raises ModelError."""
     checkpoint = Checkpoint(folder)
     _ = checkpoint.alignment_heads
-    for i, name in enumerate(checkpoint.names[:8]):
-        checkpoint.tensor(name, (i + 1, 4))
-    tokenizer = Tokenizer(folder, multilingual=checkpoint.is_multilingual)
+    for name, shape in shapes(checkpoint.dims).items():
+        checkpoint.tensor(name, shape)
+    tokenizer = Tokenizer(checkpoint)
     for language in tokenizer.language_tokens:
         tokenizer.sot_sequence(language, "transcribe")
     tokenizer.encode(" some text <|en|> \u00e9")

@@ -101,7 +101,7 @@ def bench(
     figures[BANDWIDTH] = Figure(probe.bandwidth() / 1e9, "GB/s")
     figures[MATMUL] = Figure(probe.matmul_rate() / 1e9, "GFLOP/s")
     figures |= _shares(figures)
-    name = checkpoint.folder.name
+    name = checkpoint.name
     return Benchmark(name, opened.name, probe.name(), options.repeats, timings, figures, plan)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from whisper_npu.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def folder() -> Path:
@@ -93,8 +93,8 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(model: Path) -> str:
-    """Hex digest of a model folder's configuration and weights: the key of all derived from it.
+def fingerprint(files: Iterable[Path]) -> str:
+    """Hex digest of the names and contents of files.
 
     Digests of files are remembered in the cache by path, size and time. Raises ModelError.
     """
@@ -102,7 +102,7 @@ def fingerprint(model: Path) -> str:
     known = remembered(memory)
     digests = []
     try:
-        for path in sorted([model / "config.json", *model.glob("*.safetensors")]):
+        for path in files:
             status = path.stat()
             key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
             if key not in known:
@@ -110,23 +110,27 @@ def fingerprint(model: Path) -> str:
                 remember(memory, known)
             digests.append(f"{path.name} {known[key]}")
     except OSError as error:
-        raise ModelError(f"{model} cannot be read: {error}") from error
+        raise ModelError(f"the model cannot be read: {error}") from error
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def remembered(path: Path) -> dict[str, Any]:
-    """What `remember` kept; nothing where the file is missing or damaged."""
+    """What `remember` kept; nothing where the file is missing or damaged, be it by one letter."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        checksum, _, content = path.read_bytes().partition(b"\n")
+        if int(checksum, 16) != zlib.crc32(content):
+            return {}
+        known = json.loads(content)
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def remember(path: Path, known: dict[str, Any]) -> None:
-    """Keep a table of results for next time."""
+    """Keep a table of results for next time: a checksum, then JSON."""
+    content = json.dumps(known, indent=1).encode()
     try:
         with replacing(path) as new:
-            new.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            new.write_bytes(b"%08x\n%b" % (zlib.crc32(content), content))
     except OutputError:  # a cache that cannot be written costs the time to find them again
         return

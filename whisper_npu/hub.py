@@ -48,19 +48,15 @@ class File:
 
 
 def find(name: str, *, offline: bool = False, say: Say | None = None) -> Path:
-    """The folder of a model: a path as it is, else from the cache, else downloaded.
+    """The folder or file of a model: a path as it is, else from the cache, else downloaded.
 
     say  hears, before any download, what is fetched and how big; default: the log
     Raises ModelError (no such model, offline, damaged), OutputError (disk).
     """
     folder = Path(name).expanduser()
-    if (folder / "config.json").is_file() or (folder.is_dir() and name not in KNOWN):
+    is_folder = (folder / "config.json").is_file() or (folder.is_dir() and name not in KNOWN)
+    if is_folder or folder.is_file():
         return folder
-    if folder.is_file():
-        raise ModelError(
-            f"{name} is a file: a model is a folder with config.json, model.safetensors and "
-            "tokenizer.json; pickled checkpoints are never opened"
-        )
     is_path = name.startswith((".", "~", "/")) or name.partition("@")[0].count("/") > 1
     if is_path:
         raise ModelError(f"there is no model folder {name}")

@@ -1,7 +1,7 @@
-"""tokens <-> text, and the ids of the special tokens, from a model's tokenizer.json.
+"""tokens <-> text, and the ids of the special tokens, from a model's vocabulary.
 
 The byte-level BPE itself is the `tokenizers` library, which is only asked to cut text: reading a
-published tokenizer.json takes a tenth of a second and 40 MB. What a transcript needs of it, the
+published vocabulary takes a tenth of a second and 40 MB. What a transcript needs of it, the
 bytes of each token, is kept in the cache. Nothing here assumes Whisper's vocabulary sizes: special
 tokens are found by name. Source of the rules: openai/whisper tokenizer.py.
 """
@@ -14,34 +14,39 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu import cache
+from whisper_npu.checkpoint.vocabulary import N_TIMESTAMPS, bytes_of
 from whisper_npu.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
+
+    from whisper_npu.checkpoint import Checkpoint
 
 TIME_PRECISION = 0.02  # seconds between two timestamp tokens
+_LAYOUT = 2  # of what is kept in the cache
 
 
 class Tokenizer:
-    """One model's vocabulary. Raises ModelError naming tokenizer.json when it is unusable.
+    """One model's vocabulary. Raises ModelError naming its file when it is unusable.
 
     Order of ids in every Whisper vocabulary: text < eot < sot < languages < tasks < ... <
     no_timestamps < timestamps.
     """
 
-    def __init__(self, folder: Path, *, multilingual: bool) -> None:
-        self._path = folder / "tokenizer.json"
-        if not self._path.is_file():
-            raise ModelError(f"{self._path} is missing: not a complete Whisper model folder")
-        status = self._path.stat()
-        file = f"{self._path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._vocabulary = checkpoint.vocabulary
+        self._path = path = self._vocabulary.path
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error}") from error
+        file = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {_LAYOUT}"
         kept = cache.folder() / "vocabularies" / f"{zlib.crc32(file.encode()):08x}.json"
         self._table = cache.remembered(kept)
         if self._table.get("file") != file:
             self._table = {"file": file} | self._describe()
             cache.remember(kept, self._table)
-        self.multilingual = multilingual
+        self.multilingual = checkpoint.is_multilingual
         self.eot = self._special("<|endoftext|>")
         self.sot = self._special("<|startoftranscript|>")
         self.translate = self._special("<|translate|>")
@@ -51,13 +56,36 @@ class Tokenizer:
         self.no_speech = self._special("<|nospeech|>", "<|nocaptions|>")
         self.no_timestamps = self._special("<|notimestamps|>")
         self.timestamp_begin = self.no_timestamps + 1
+        self._check(checkpoint)
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        """Whether this is the vocabulary of that model, as far as numbers tell."""
+        n_vocab = checkpoint.dims.n_vocab
+        n_named = self.eot + len(self._table["names"])
+        # some name the timestamps, some do not
+        n_tokens = (
+            n_named if n_named > self.timestamp_begin else self.timestamp_begin + N_TIMESTAMPS
+        )
+        if n_vocab not in (n_named, n_tokens):
+            raise ModelError(
+                f"{self._path} has {n_tokens} tokens and the model {n_vocab}: "
+                "they belong to different models"
+            )
+        for name, token in checkpoint.special_tokens.items():
+            if name in self._table["names"] and self._special(name) != token:
+                raise ModelError(
+                    f"{self._path} has {name} as token {self._special(name)}, the configuration "
+                    f"as {token}: they belong to different models"
+                )
 
     @cached_property
     def _bpe(self) -> Any:
         import tokenizers
 
         try:
-            bpe = tokenizers.Tokenizer.from_file(str(self._path))
+            bpe = tokenizers.Tokenizer.from_str(self._vocabulary.read())
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(f"{self._path} is damaged: {error}") from error
         bpe.encode_special_tokens = True  # "<|en|>" in a prompt is text, not a token
@@ -69,7 +97,7 @@ class Tokenizer:
         eot = self._bpe.token_to_id("<|endoftext|>")
         if eot is None:
             raise ModelError(f"{self._path} has no token <|endoftext|>: not a Whisper tokenizer")
-        texts = [_bytes(names.get(token, "")) for token in range(eot)]
+        texts = [bytes_of(names.get(token, "")) for token in range(eot)]
         simple = b"".join(texts).decode(errors="replace") == self._join(range(eot))
         return {
             "texts": [text.decode("latin-1") for text in texts] if simple else None,
@@ -169,21 +197,3 @@ class Tokenizer:
             (self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm, self.no_speech)
         )
         return tuple(sorted(chosen))
-
-
-def _bytes(token: str) -> bytes:
-    """What a token of a byte-level vocabulary stands for: each of its characters is one byte."""
-    try:
-        return bytes(map(_BYTE_OF.__getitem__, token))
-    except KeyError:
-        return token.encode()
-
-
-def _byte_names() -> dict[str, int]:
-    """Printable characters stand for themselves, other bytes for those from U+0100 on (GPT-2)."""
-    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_names()

@@ -77,7 +77,7 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, device: Device) -> None:
         self.checkpoint = checkpoint
         self.device = device
-        self.tokenizer = Tokenizer(checkpoint.folder, multilingual=checkpoint.is_multilingual)
+        self.tokenizer = Tokenizer(checkpoint)
         self.decoder = Decoder(device, self.tokenizer, checkpoint.dims.n_text_ctx)
 
     def open(

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 def key(fingerprint: str, order: str, version: int) -> str:
     """The name of weights in one order: changes when anything that decides their bytes does.
 
-    fingerprint  of the model folder: `cache.fingerprint`
+    fingerprint  of the model: `Checkpoint.fingerprint`
     order        who reads them and how: "cpu-f16-int8", "npu-rk3588-fp16"
     version      of that order
     """

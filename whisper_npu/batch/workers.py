@@ -109,14 +109,13 @@ class Opening:
     @property
     def fingerprint(self) -> str:
         """Of the weights."""
-        return cache.fingerprint(self._checkpoint.folder)
+        return self._checkpoint.fingerprint
 
     def describe(self, subtitles: SubtitleOptions) -> dict[str, Any]:
         """What outputs depend on but the recording, for the journal."""
-        folder = self._checkpoint.folder
         return {
             "model": self.fingerprint,
-            "files": {path.name: cache.sha256(path) for path in sorted(folder.glob("*.json"))},
+            "files": {path.name: cache.sha256(path) for path in self._checkpoint.settings},
             "device": asdict(self._device),
             "options": asdict(self._options),
             "subtitles": asdict(subtitles),
@@ -132,9 +131,8 @@ class Opening:
     @property
     def n_workers(self) -> int:
         """How many are sensible: one for each core of an NPU, as far as the memory reaches."""
-        weights = sum(path.stat().st_size for path in self._checkpoint.folder.glob("*.safetensors"))
         free, _ = Machine().memory() or (0, 0)
-        return max(1, min(npu_cores(self._device), free // (_COPIES * weights)))
+        return max(1, min(npu_cores(self._device), free // (_COPIES * self._checkpoint.n_bytes)))
 
     def engine(self, number: int, of: int = 1) -> ModelEngine:
         """A device of its own for each worker, with its share of the cores.

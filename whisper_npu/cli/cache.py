@@ -37,4 +37,4 @@ def build(
 
     checkpoint = Checkpoint(find_model(model, offline=offline, say=say))
     n_bytes = convert(checkpoint, soc, npu_precision)
-    say(f"{checkpoint.folder.name} for {soc}, {npu_precision}: {n_bytes / 1e6:.0f} MB are ready")
+    say(f"{checkpoint.name} for {soc}, {npu_precision}: {n_bytes / 1e6:.0f} MB are ready")

@@ -59,7 +59,7 @@ def compare(task: Task) -> Findings:
         raise AudioError("; ".join(failures.values()))
     checkpoint = task.checkpoint
     return Findings(
-        model=checkpoint.folder.name,
+        model=checkpoint.name,
         machine=probe.name(),
         seconds_of_audio=sum(worked[0].runs[name].transcript.duration for name in readable),
         failures=failures,
@@ -67,7 +67,7 @@ def compare(task: Task) -> Findings:
             [work.only(readable) for work in worked],
             _layers(task, readable[0]),
             {name: task.references[name] for name in readable if name in task.references},
-            Tokenizer(checkpoint.folder, multilingual=checkpoint.is_multilingual),
+            Tokenizer(checkpoint),
             task.tolerance,
         ),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu import cache, weights_cache
+from whisper_npu import weights_cache
 from whisper_npu.devices import cores, packed
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.observed import Observed
@@ -91,7 +91,7 @@ class CpuDevice:
         half = "fp16" if self._isa == "neon" else "bf16"
         order = f"cpu-{half}-{encoder}{decoder}"
         weights = weights_cache.open_weights(
-            weights_cache.key(cache.fingerprint(self._checkpoint.folder), order, packed.VERSION),
+            weights_cache.key(self._checkpoint.fingerprint, order, packed.VERSION),
             lambda: packed.arrays(model, encoder, decoder),
         )
         return native.Engine(

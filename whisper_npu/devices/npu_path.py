@@ -76,7 +76,7 @@ def _faster(checkpoint: Checkpoint, layers: Device, graph: Device, n_workers: in
 def _window_seconds(checkpoint: Checkpoint, device: Device, n_workers: int) -> float:
     """Of encoding 30 s: the better of two runs after one to warm up, measured once."""
     path = cache.folder() / "npu-path.json"
-    key = f"{cache.fingerprint(checkpoint.folder)} {device.name}, one of {n_workers}"
+    key = f"{checkpoint.fingerprint} {device.name}, one of {n_workers}"
     known = cache.remembered(path)
     if key not in known:
         mel = np.ones((checkpoint.dims.n_mels, 3000), np.float32)

@@ -74,7 +74,7 @@ class Compilation:
 
     def __post_init__(self) -> None:
         self._model = Whisper(self.checkpoint)
-        self._fingerprint = cache.fingerprint(self.checkpoint.folder)
+        self._fingerprint = self.checkpoint.fingerprint
 
     def folder(self, recipe: Recipe) -> Path:
         """Where the graph of a recipe is, or will be."""

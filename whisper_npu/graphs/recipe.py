@@ -69,7 +69,7 @@ def find_graph(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Path, dict[str, 
 
     Raises DeviceError when there is none, or when it is damaged.
     """
-    wanted = {"format": FORMAT, "checkpoint": cache.fingerprint(checkpoint.folder)}
+    wanted = {"format": FORMAT, "checkpoint": checkpoint.fingerprint}
     wanted |= asdict(recipe)
     found = []
     for folder, manifest in manifests().items():
@@ -78,7 +78,7 @@ def find_graph(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Path, dict[str, 
             found.append((manifest["toolchain"], made, folder, manifest))
     if not found:
         raise DeviceError(
-            f"no {recipe.precision} graph of {checkpoint.folder.name} for {recipe.target} with a "
+            f"no {recipe.precision} graph of {checkpoint.name} for {recipe.target} with a "
             f"window of {recipe.window} s in {graphs_folder()}: run `whisper-npu compile` on a PC "
             "and copy its folder there"
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu import cache, weights_cache
+from whisper_npu import weights_cache
 from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.model import Conv, Linear, Whisper, forget
 from whisper_npu.rknpu import tiling
@@ -131,7 +131,7 @@ class Image:
 def cached(image: Image, checkpoint: Checkpoint) -> dict[str, Bytes]:
     """The arrays of an image, memory-mapped; converted and kept when they are not there yet."""
     order = f"npu-{image.soc.name}-{image.precision}"
-    key = weights_cache.key(cache.fingerprint(checkpoint.folder), order, VERSION)
+    key = weights_cache.key(checkpoint.fingerprint, order, VERSION)
     return weights_cache.open_weights(key, image.arrays)
 
 
