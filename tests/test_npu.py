@@ -216,7 +216,7 @@ def test_too_few_files_are_refused_beforehand(checkpoint: Checkpoint) -> None:
     )
     found = [
         subprocess.run(
-            [sys.executable, "-c", code, str(checkpoint.folder), limit],
+            [sys.executable, "-c", code, str(checkpoint.path), limit],
             env=os.environ | {"WHISPER_NPU_EMULATOR": "descriptors"},
             capture_output=True, text=True, check=False,
         )
