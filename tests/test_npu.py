@@ -208,7 +208,7 @@ def test_too_few_files_are_refused_beforehand(checkpoint: Checkpoint) -> None:
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from whisper_npu.checkpoint import Checkpoint\n"
-        "from whisper_npu.devices.device import DeviceOptions\n"
+        "from whisper_npu.options import DeviceOptions\n"
         "from whisper_npu.devices.opening import open_device\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)\n"
         "try: open_device(Checkpoint(Path(sys.argv[1])), DeviceOptions('npu', emulate='rk3588'))\n"

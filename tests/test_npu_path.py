@@ -105,7 +105,7 @@ def test_the_options_of_a_graph(checkpoint: Checkpoint, monkeypatch: pytest.Monk
 
 
 def test_ways_that_do_not_exist(checkpoint: Checkpoint) -> None:
-    with pytest.raises(OptionError, match="'shortcut': use auto, layers or graph"):
+    with pytest.raises(OptionError, match="'shortcut' is not one of auto, layers, graph"):
         opened(checkpoint, "shortcut")
     with pytest.raises(OptionError, match="cannot be emulated"):
         opened(checkpoint, "graph", emulate="rk3588")

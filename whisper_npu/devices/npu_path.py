@@ -30,13 +30,13 @@ _log = logging.getLogger(__name__)
 def open_npu(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     """Open the NPU by the way asked for, or the faster one.
 
-    Raises OptionError for a way that does not exist, DeviceError when none can be taken.
+    Raises OptionError for a way that cannot be emulated, DeviceError when none can be taken.
     """
-    if options.npu_path not in ("auto", "layers", "graph"):
-        raise OptionError(f"unknown --npu-path {options.npu_path!r}: use auto, layers or graph")
     if options.emulate is not None:
         if options.npu_path == "graph":
-            raise OptionError("a graph cannot be emulated: use --npu-path layers")
+            raise OptionError(
+                "a graph cannot be emulated: npu_path must be layers", "npu_path", "emulate"
+            )
         return NpuDevice(checkpoint, options)
     if options.npu_path == "graph":
         return _open_graph(checkpoint, options)
