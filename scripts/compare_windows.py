@@ -17,6 +17,7 @@ from demo_speech import HELD_OUT, recorded
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cpu import open_cpu
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.graphs.verification import reference_outputs
 from whisper_npu.model import Whisper
@@ -53,9 +54,9 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=5, help="utterances of each speaker")
     options = parser.parse_args()
     checkpoint = Checkpoint(options.model)
-    graph = OurGraph(checkpoint)
+    graph, info = OurGraph(checkpoint), DeviceInfo("ours", "graph", "f32", "")
     models = [
-        Model(checkpoint, GraphDevice(graphs, open_cpu(checkpoint, precision="f32"), "ours"))
+        Model(checkpoint, GraphDevice(graphs, open_cpu(checkpoint, precision="f32"), info))
         for graphs in ({30: graph}, {options.seconds: graph, 30: graph})
     ]
     clips = recorded(options.data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from whisper_npu.batch import Batch
 from whisper_npu.batch.recordings import Recording, find
 from whisper_npu.batch.workers import run
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.errors import AudioError
 from whisper_npu.events import Event, Language, State, WindowDone
 from whisper_npu.options import BatchOptions
@@ -62,7 +63,7 @@ class Engine:
     on_window: Callable[[str], None] = lambda _: None
     heard: list[str] = field(default_factory=list)
     closed: bool = False
-    device_name: str = "scripted"
+    device: DeviceInfo = DeviceInfo("scripted", "cpu", "f32", "f32")  # noqa: RUF009  frozen
 
     def begin(self, features: object, state: State | None) -> Run:
         assert isinstance(features, Lines)
@@ -116,8 +117,8 @@ class Watcher:
     device: str = ""
     thread: threading.Thread = field(default_factory=threading.current_thread)
 
-    def opened(self, device: str) -> None:
-        self.device = device
+    def opened(self, device: DeviceInfo) -> None:
+        self.device = device.name
 
     def started(self, recording: Recording, seconds: float, done: float) -> None:
         assert threading.current_thread() is self.thread

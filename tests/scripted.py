@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whisper_npu.devices.device import DeviceInfo
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -83,7 +85,7 @@ class ScriptedSession:
 class ScriptedDevice:
     """A `Device`; `windows` are the mels it has encoded."""
 
-    name = "scripted"
+    info = DeviceInfo("scripted", "cpu", "f32", "f32")
 
     def __init__(self, logits: Callable[[Any], Logits]) -> None:
         self._logits = logits

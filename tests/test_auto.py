@@ -32,7 +32,7 @@ def test_without_an_npu_it_says_why_once(
 ) -> None:
     device = open_device(checkpoint, DeviceOptions("auto"))
     device.encode(window())
-    assert device.name.startswith("cpu")
+    assert device.info.name.startswith("cpu")
     (record,) = caplog.records
     assert record.getMessage().startswith("using the CPU: no NPU here")
 
@@ -43,7 +43,7 @@ def test_an_npu_that_dies_is_replaced(
     library = Library(emulator.library("rk3588"))
     library.emulator_reset()
     device = open_device(checkpoint, DeviceOptions("auto", emulate="rk3588"))
-    assert device.name == "npu fp16 (emulated rk3588)"
+    assert device.info.name == "npu fp16 (emulated rk3588)"
     before = device.encode(window())
     library.emulator_fault("rknn_matmul_run", 5, -3, times=-1)
     after, later = device.encode(window()), device.encode(window())
@@ -51,7 +51,7 @@ def test_an_npu_that_dies_is_replaced(
     logits = [device.session(encoded).step(PROMPT) for encoded in (before, after, later)]
     assert error(logits[0], logits[1]) < 3e-2
     assert np.array_equal(logits[1], logits[2])
-    assert device.name.startswith("cpu")
+    assert device.info.name.startswith("cpu")
     (record,) = caplog.records
     assert "going on with the CPU: npu: layer model" in record.getMessage()
     assert "device unavailable (code -3)" in record.getMessage()

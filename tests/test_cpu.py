@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,17 +160,18 @@ def test_windows_do_not_disturb_each_other(odd: Checkpoint) -> None:
     assert np.abs(logits[0] - logits[1]).max() > 1e-3
 
 
-def test_features_from_elsewhere(odd: Checkpoint) -> None:
-    """What the NPU encodes is decoded here."""
-    from whisper_npu.model import Whisper, encode
-    from whisper_npu.reference import NumpyOps
+@pytest.mark.parametrize(("bits", "half"), [(0x3C00, "fp16"), (0x3F80, "bf16")])
+def test_the_cache_is_keyed_by_what_is_packed(
+    monkeypatch: pytest.MonkeyPatch, bits: int, half: str
+) -> None:
+    """Arm packs IEEE halves for each of its instruction sets, x86 bfloat16."""
 
-    device = CpuDevice(odd, status().instruction_sets[0], "f32", "f32", Cores(1, ()))
-    features = encode(Whisper(odd), NumpyOps(), np.ascontiguousarray(window(odd).T))
-    tokens = np.array([[7, 8]])
-    ours = device.session(device.project(features)).step(tokens)
-    theirs = device.session(device.encode(window(odd))).step(tokens)
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    def pack(weight: Float, kind: int) -> tuple[NDArray[np.uint8], None, None]:
+        return np.full(weight.size, bits, np.uint16).view(np.uint8), None, None
+
+    assert packed.order(packed.F16, packed.INT8).split("-")[1] in ("fp16", "bf16")
+    monkeypatch.setattr(packed, "native", SimpleNamespace(pack=pack))
+    assert packed.order(packed.F16, packed.INT8) == f"cpu-{half}-12"
 
 
 @pytest.mark.parametrize("n_positions", [75, 40, 1])
@@ -178,12 +180,12 @@ def test_keys_and_values_from_elsewhere(odd: Checkpoint, n_positions: int) -> No
     numpy = NumpyDevice(odd)
     pairs = [(k[:n_positions], v[:n_positions]) for k, v in numpy.encode(window(odd))]
     device = CpuDevice(odd, status().instruction_sets[0], "f32", "f32", Cores(2, ()))
-    ours, theirs = device.session(pairs, align=True), numpy.session(pairs, align=True)
+    ours, theirs = device.session(device.keep(pairs), align=True), numpy.session(pairs, align=True)
     tokens = np.array([[7, 8]])
     np.testing.assert_allclose(ours.step(tokens), theirs.step(tokens), atol=1e-4)
     np.testing.assert_allclose(ours.attention(), theirs.attention(), atol=1e-3)
     with pytest.raises(ValueError, match="one pair"):
-        device.session(pairs[:1])
+        device.keep(pairs[:1])
 
 
 def test_observed_layers_are_those_of_the_model(odd: Checkpoint) -> None:
@@ -261,7 +263,7 @@ def test_without_native_kernels_numpy_takes_over(
     monkeypatch.setattr(cpu, "native", None)
     warn_once.cache_clear()
     devices = [cpu.open_cpu(odd) for _ in range(2)]
-    assert [device.name for device in devices] == ["cpu f32, numpy"] * 2
+    assert [device.info.name for device in devices] == ["cpu f32, numpy"] * 2
     assert [record.message for record in caplog.records] == [
         "no compiled kernels: numpy does their work, far more slowly (whisper-npu doctor)"
     ]

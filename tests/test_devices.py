@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from test_graph_device import OURS, OurGraph
 
 from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.devices.opening import npu_cores, open_device
 from whisper_npu.errors import OptionError
 from whisper_npu.model import Whisper, cross_keys_values, encode
@@ -36,6 +38,7 @@ DEVICES = {
     "npu-int8 rk3588": (DeviceOptions("npu", "f32", npu_precision="int8", emulate="rk3588"), 3e-2),
     "npu-int8 rk3566": (DeviceOptions("npu", "f32", npu_precision="int8", emulate="rk3566"), 3e-2),
     "auto": (DeviceOptions("auto", "f32", emulate="rk3588"), 5e-3),
+    "graph": (DeviceOptions("cpu", "f32"), 1e-5),
 }
 
 
@@ -49,7 +52,9 @@ def opened(
     request: pytest.FixtureRequest, checkpoint: Checkpoint
 ) -> Iterator[tuple[Device, float]]:
     options, tolerance = DEVICES[request.param]
-    device = open_device(checkpoint, options)
+    device: Any = open_device(checkpoint, options)
+    if request.param == "graph":
+        device = GraphDevice({30: OurGraph(checkpoint)}, device, OURS)
     yield device, tolerance
     device.close()
 
@@ -128,13 +133,19 @@ def test_rows_follow_reorder(device: Device) -> None:
 def test_layers_are_shown_by_name(device: Device, checkpoint: Checkpoint) -> None:
     shown: dict[str, Float] = {}
     device.encode(window(), observe=shown.__setitem__)
-    assert shown["model.encoder.layer_norm"].shape == (100, 64)
-    assert shown["model.decoder.layers.1.encoder_attn.v_proj"].shape == (100, 64)
+    for layer in range(2):
+        for projection in ("k_proj", "v_proj"):
+            name = f"model.decoder.layers.{layer}.encoder_attn.{projection}"
+            assert shown[name].shape == (100, 64)
 
 
-def test_the_name_says_what_it_is(device: Device) -> None:
-    assert device.name.split()[0] in ("cpu", "npu")
-    assert ("npu" in device.name) == ("emulated" in device.name)
+def test_a_device_says_what_it_is(device: Device) -> None:
+    info = device.info
+    assert info.name.startswith("cpu" if info.kind == "cpu" else "npu")
+    assert (info.origin == "emulated") == (info.kind != "cpu")
+    assert {info.precision, info.decoder_precision} <= {"f32", "f16", "int8", "fp16"}
+    assert bool(info.plan) == (info.kind == "npu")
+    assert bool(info.chip) == (info.kind == "npu")
 
 
 def test_unknown_devices_and_contradictions_are_refused(checkpoint: Checkpoint) -> None:

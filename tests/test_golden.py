@@ -34,7 +34,7 @@ class Remembering:
     """A device that encodes the same window once: every option set hears the same recordings."""
 
     def __init__(self, device: Device) -> None:
-        self.name = device.name
+        self.info = device.info
         self.session = device.session
         self.close = device.close
         self._encode = device.encode

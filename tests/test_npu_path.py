@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from whisper_npu import cache
 from whisper_npu.devices import npu_path
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.options import DeviceOptions
@@ -24,7 +24,9 @@ class Way:
     """A device that takes its time."""
 
     def __init__(self, name: str, seconds: float) -> None:
-        self.name, self.seconds = name, seconds
+        kind: Any = {"layers": "npu"}.get(name, name)
+        self.info = DeviceInfo(name, kind, "fp16", "int8", "rk3588")
+        self.seconds = seconds
         self.n_encoded = 0
         self.closed = False
 
@@ -75,7 +77,7 @@ def test_kept_times_that_are_damaged_are_measured_again(
 ) -> None:
     opened(checkpoint)
     kept = cache.folder() / "npu-path.json"
-    assert len(json.loads(kept.read_text())) == 2
+    assert len(cache.remembered(kept)) == 2
     kept.write_text("[]")
     assert opened(checkpoint) is ways["graph"]
     assert ways["graph"].n_encoded == 6

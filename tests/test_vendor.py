@@ -15,6 +15,7 @@ import soundfile
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cpu import open_cpu
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.errors import DeviceError
 from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window
@@ -178,7 +179,8 @@ def test_the_demo_models_transcripts(demo: Checkpoint, toolchain: Toolchain, sha
     """
     graph = simulated(demo, toolchain, Recipe("rk3588"))
     recordings = held_out(shared)
-    device = GraphDevice({30: graph}, open_cpu(demo, precision="f32"), "simulated")
+    info = DeviceInfo("simulated", "graph", "fp16", "", "rk3588", "emulated")
+    device = GraphDevice({30: graph}, open_cpu(demo, precision="f32"), info)
     expected = texts(demo, open_cpu(demo, precision="f32"), recordings)
     assert texts(demo, device, recordings) == expected
     assert graph.n_runs >= 10

@@ -255,7 +255,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_emulated_device_is_named_where_there_is_a_place() -> None:
     real = Transcript("", (), "en", None, 1.0, "npu fp16 (rk3588)")
-    emulated = replace(real, device="npu fp16 (emulated rk3588)")
+    emulated = replace(real, device="npu fp16 (emulated rk3588)", origin="emulated")
     changed = {
         name
         for name, write in FORMATS.items()

@@ -5,7 +5,6 @@ The window is noise and the tokens are arbitrary: no stage's time depends on wha
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 from dataclasses import dataclass, replace
 from statistics import median
@@ -14,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu import probe
+from whisper_npu.devices.npu import NpuDevice
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import OptionError
-from whisper_npu.figures import Figure, Origin, origin
+from whisper_npu.figures import Figure, Origin
 from whisper_npu.stages import recording, stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from whisper_npu.checkpoint import Checkpoint, Dimensions
-    from whisper_npu.devices.device import Device
+    from whisper_npu.devices.device import Device, DeviceInfo
     from whisper_npu.options import DeviceOptions
 
 BEAMS = 5
@@ -83,17 +83,17 @@ def bench(
         opened = open_device(checkpoint, device)
         opened.encode(mel)  # what is prepared on first use belongs to opening
     with closing(opened):
-        say(f"{opened.name}: {options.repeats} times")
-        source = origin(opened.name)
+        info = opened.info
+        say(f"{info.name}: {options.repeats} times")
+        source = info.origin
         runs = [_run(opened, mel, options) for _ in range(options.warm_up + options.repeats)]
         timings = _timings(runs[options.warm_up :], source)
         peak = probe.peak_memory()
-        figures = _speeds(opened.name, checkpoint.dims, timings, source)
-        figures |= _emulated(opened, mel)
-        if source == "emulated":
+        figures = _speeds(info, checkpoint.dims, timings)
+        if isinstance(opened, NpuDevice) and source == "emulated":
+            figures |= _emulated(opened, mel)
             figures |= _board(opened, checkpoint.dims)
             figures |= _host(opened, checkpoint, device, mel, options.repeats)
-        plan = tuple(getattr(getattr(opened, "plan", None), "lines", list)())
     figures["opening"] = Figure(opening.total, "s", source)
     if peak is not None:
         figures["peak memory"] = Figure(peak / 1e6, "MB", source)
@@ -102,7 +102,7 @@ def bench(
     figures[MATMUL] = Figure(probe.matmul_rate() / 1e9, "GFLOP/s")
     figures |= _shares(figures)
     name = checkpoint.name
-    return Benchmark(name, opened.name, probe.name(), options.repeats, timings, figures, plan)
+    return Benchmark(name, info.name, probe.name(), options.repeats, timings, figures, info.plan)
 
 
 def _run(device: Device, mel: Any, options: BenchOptions) -> dict[str, float]:
@@ -139,20 +139,17 @@ def _timings(runs: Sequence[dict[str, float]], source: Origin) -> tuple[Timing, 
     )
 
 
-def _speeds(
-    device: str, dims: Dimensions, timings: Sequence[Timing], source: Origin
-) -> dict[str, Figure]:
+def _speeds(device: DeviceInfo, dims: Dimensions, timings: Sequence[Timing]) -> dict[str, Figure]:
     """Rates that follow from the medians."""
     seconds = {timing.stage: timing.median.value / 1e3 for timing in timings}
-    window = seconds["encoder"] + seconds["K/V"]
+    source, window = device.origin, seconds["encoder"] + seconds["K/V"]
     figures = {
         "window of 30 s": Figure(1e3 * window, "ms", source),
         "tokens": Figure(1 / seconds["token"], "1/s", source),
         "encoder and K/V": Figure(encoder_operations(dims) / window / 1e9, "GFLOP/s", source),
     }
-    precision = re.search(r"^cpu (?:\w+\+)?(f32|f16|int8)", device)
-    if precision:
-        n_bytes = decoder_weights(dims) * _WEIGHT_BYTES[precision[1]]
+    if device.kind == "cpu":
+        n_bytes = decoder_weights(dims) * _WEIGHT_BYTES[device.decoder_precision]
         rate = n_bytes / seconds["token"] / 1e9
         figures["decoder, weights alone"] = Figure(rate, "GB/s", source)
     return figures
@@ -171,11 +168,9 @@ def _shares(figures: dict[str, Figure]) -> dict[str, Figure]:
     }
 
 
-def _emulated(device: Device, mel: Any) -> dict[str, Figure]:
-    """Of an emulated NPU: the calls of a window, and what the model says of the chip's time."""
-    library = getattr(device, "library", None)
-    if library is None or not library.is_emulated:
-        return {}
+def _emulated(device: NpuDevice, mel: Any) -> dict[str, Figure]:
+    """The calls of a window, and what the model says of the chip's time."""
+    library = device.library
     library.emulator_set("null", 1)  # no arithmetic: what is left is this program's work
     library.emulator_reset()
     device.encode(mel)
@@ -192,10 +187,9 @@ def _emulated(device: Device, mel: Any) -> dict[str, Figure]:
     }
 
 
-def _board(device: Device, dims: Dimensions) -> dict[str, Figure]:
+def _board(device: NpuDevice, dims: Dimensions) -> dict[str, Figure]:
     """What 30 s of speech would take on the board: the decoder waits for the CPU's memory."""
-    npu: Any = device
-    window, token = npu.plan.window_seconds, token_bytes(dims) / npu.soc.total_bandwidth
+    window, token = device.plan.window_seconds, token_bytes(dims) / device.soc.total_bandwidth
     whole = window + _TOKENS * token
     return {
         "window on the board": Figure(1e3 * window, "ms", "modelled"),
@@ -206,12 +200,11 @@ def _board(device: Device, dims: Dimensions) -> dict[str, Figure]:
 
 
 def _host(
-    device: Device, checkpoint: Checkpoint, options: DeviceOptions, mel: Any, repeats: int
+    device: NpuDevice, checkpoint: Checkpoint, options: DeviceOptions, mel: Any, repeats: int
 ) -> dict[str, Figure]:
     """The host's part of a window on an emulated NPU, in turns with our own CPU encoder."""
-    library: Any = getattr(device, "library")  # noqa: B009  a protocol does not have it
     seconds: tuple[list[float], list[float]] = [], []
-    library.emulator_set("null", 1)
+    device.library.emulator_set("null", 1)
     with closing(open_device(checkpoint, replace(options, device="cpu", emulate=None))) as cpu:
         cpu.encode(mel)
         for _ in range(repeats):
@@ -219,7 +212,7 @@ def _host(
                 with recording() as stages:
                     each.encode(mel)
                 times.append(stages.total)
-    library.emulator_set("null", 0)
+    device.library.emulator_set("null", 0)
     host, own = map(median, seconds)
     return {
         "host time of a window": Figure(1e3 * host, "ms"),

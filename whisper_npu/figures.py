@@ -8,11 +8,6 @@ from typing import Literal
 Origin = Literal["measured", "emulated", "modelled"]
 
 
-def origin(device: str) -> Origin:
-    """Of times on a device, by its name."""
-    return "emulated" if "emulated" in device else "measured"
-
-
 @dataclass(frozen=True)
 class Figure:
     """A quantity with its unit.

@@ -205,7 +205,8 @@ class Transcription:
             language=self._language or self.state.language or "en",
             language_probability=self.state.language_probability,
             duration=self._features.duration,
-            device=self._model.device.name,
+            device=self._model.device.info.name,
+            origin=self._model.device.info.origin,
         )
 
     @stage("encoder")

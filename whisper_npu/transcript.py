@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whisper_npu.figures import Origin
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,4 @@ class Transcript:
     language_probability: float | None  # None: the language was given, not detected
     duration: float  # seconds of audio
     device: str = ""  # that transcribed it, or the last part of it: "npu fp16 (emulated rk3588)"
+    origin: Origin = "measured"  # or emulated: `device` is no real one

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from whisper_npu.cache import replacing
 from whisper_npu.errors import printable
-from whisper_npu.figures import origin
 from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.pages.transcript import audio_source, page
 from whisper_npu.records import segment_record
@@ -48,7 +47,7 @@ def spoken(transcript: Transcript) -> list[Segment]:
 
 def emulated(transcript: Transcript) -> str:
     """The device, if it is no real one: said wherever a format has a place for it."""
-    return "" if origin(transcript.device) == "measured" else transcript.device
+    return "" if transcript.origin == "measured" else transcript.device
 
 
 def txt(transcript: Transcript, _: SubtitleOptions) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.events import Event, State
     from whisper_npu.options import BatchOptions
     from whisper_npu.transcribe import Features
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """Who watches a batch; always called from the thread that runs it."""
 
-    def opened(self, device: str) -> None:
-        """A worker has its device, or a board has answered with the name of its."""
+    def opened(self, device: DeviceInfo) -> None:
+        """A worker has its device, or a board has told of its."""
         ...
 
     def started(self, recording: Recording, seconds: float, done: float) -> None:
@@ -243,6 +244,7 @@ class Batch:
             outputs=outputs,
             warnings=job.warnings,
             device=transcript.device,
+            origin=transcript.origin,
         )
         self._end(recording, result, transcript)
 
@@ -267,9 +269,9 @@ class Batch:
         """Have the thread that runs the batch call this, and wake it."""
         self._calls.put(what)
 
-    def say_opened(self, device: str) -> None:
+    def say_opened(self, device: DeviceInfo) -> None:
         """Report the device, and tell the listener."""
-        self.report.device = device
+        self.report.device, self.report.origin = device.name, device.origin
         self.call(lambda: self._listener.opened(device))
 
     def say_started(self, job: Job, seconds: float, done: float) -> None:

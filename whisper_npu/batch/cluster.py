@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as LocalFuture
 
     from whisper_npu.batch import Batch, Job
+    from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.events import Event, State
     from whisper_npu.options import DeviceOptions, TranscribeOptions
 
@@ -56,7 +57,7 @@ class Answer:
 
     transcript: Transcript
     warnings: tuple[str, ...]
-    device: str
+    device: DeviceInfo
     elapsed: float  # seconds
     seconds: float  # of audio, transcribed now
     stages: dict[str, float]  # seconds
@@ -89,7 +90,7 @@ def transcribe(
                 n_told = len(found)
         transcript = run.transcript(found)
     elapsed, seconds = time.monotonic() - started, transcript.duration - _seconds(state)
-    return Answer(transcript, heard, engine.device_name, elapsed, seconds, stages.seconds)
+    return Answer(transcript, heard, engine.device, elapsed, seconds, stages.seconds)
 
 
 def _seconds(state: State | None) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import OutputError
-from whisper_npu.figures import Figure, origin
+from whisper_npu.figures import Figure, Origin
 from whisper_npu.stages import recording
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Result:
     outputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     device: str = ""  # that did it, when done
+    origin: Origin = "measured"  # of its times
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Report:
     """A batch while it runs, and when it has ended."""
 
     device: str = ""
+    origin: Origin = "measured"  # of the times on that device
     total: int | None = None  # recordings, begun or not; None: nobody knows, we watch
     results: list[Result] = field(default_factory=list)
     stages: Counter[str] = field(default_factory=Counter)  # seconds, by stage
@@ -114,7 +116,7 @@ class Report:
             + (f", {figures[INTERRUPTED]} interrupted" if figures[INTERRUPTED] else "")
             + (f", {figures['not_begun']} not begun" if figures["not_begun"] else ""),
             f"{clock(figures['audio_seconds'])} of audio in {clock(figures['elapsed_seconds'])}"
-            + (f", RTF {Figure(figures['rtf'], '', origin(self.device))}" if figures["rtf"] else "")
+            + (f", RTF {Figure(figures['rtf'], '', self.origin)}" if figures["rtf"] else "")
             + f", peak memory {figures['peak_rss_bytes'] / 1e6:.0f} MB"
             + (f", {self._hottest:.0f} °C" if self._hottest is not None else "")
             + (", throttled" if self._throttled else "")

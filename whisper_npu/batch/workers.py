@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
+    from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.events import Event, State
     from whisper_npu.options import SubtitleOptions, TranscribeOptions
     from whisper_npu.transcribe import Features
@@ -52,9 +53,7 @@ class Engine(Protocol):
     """What a worker works with."""
 
     @property
-    def device_name(self) -> str:
-        """As printed in reports."""
-        ...
+    def device(self) -> DeviceInfo: ...
 
     def begin(self, features: Features, state: State | None) -> Run:
         """Start a recording, or go on with one."""
@@ -71,9 +70,9 @@ class ModelEngine:
     options: TranscribeOptions
 
     @property
-    def device_name(self) -> str:
-        """As printed in reports."""
-        return self.model.device.name
+    def device(self) -> DeviceInfo:
+        """What does the work."""
+        return self.model.device.info
 
     def begin(self, features: Features, state: State | None) -> Transcription:
         """Start a recording, or go on with one."""
@@ -223,7 +222,7 @@ class _Crew:
                 if engine is None:
                     engine = self._open_engine(number, self._n_workers)
                     stack.callback(engine.close)
-                    self._batch.say_opened(engine.device_name)
+                    self._batch.say_opened(engine.device)
                 crowded = self._is_above_memory()
                 if not crowded:
                     upcoming = ahead.submit(self._batch.next_job)

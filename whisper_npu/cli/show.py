@@ -15,7 +15,6 @@ from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
 from whisper_npu.errors import OptionError, OutputError
 from whisper_npu.events import WindowDone
-from whisper_npu.figures import origin
 from whisper_npu.records import event_record
 from whisper_npu.transcript import Segment
 from whisper_npu.writers import FORMATS, line
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 
     from whisper_npu.batch.recordings import Recording
     from whisper_npu.batch.report import Report, Result
+    from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.events import Event
+    from whisper_npu.figures import Origin
     from whisper_npu.options import BatchOptions, SubtitleOptions
     from whisper_npu.transcript import Transcript
 
@@ -70,7 +71,8 @@ class Show:
         self._last: dict[Recording, float] = {}
         self._began = time.monotonic()
         self._worked = 0.0
-        self._device = ""
+        self._device = ""  # where it is no real one
+        self._origin: Origin = "measured"
         tqdm.set_lock(RLock())  # its own is one between processes, and slow to make
         self._bar = tqdm(
             total=1.0,  # until the first recording tells its length
@@ -80,11 +82,12 @@ class Show:
             bar_format="{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{remaining}{postfix}]",
         )
 
-    def opened(self, device: str) -> None:
-        """Nobody shall take an emulated NPU for a real one."""
-        if device != self._device and origin(device) != "measured":
-            self._say(f"whisper-npu: {device}")
-        self._device = device
+    def opened(self, device: DeviceInfo) -> None:
+        """Announce an emulated device."""
+        emulated = device.name if device.origin != "measured" else ""
+        if emulated and emulated != self._device:
+            self._say(f"whisper-npu: {emulated}")
+        self._device, self._origin = emulated, device.origin
 
     def started(self, recording: Recording, seconds: float, done: float) -> None:
         """A recording begins: its length is known now, that of the others is guessed by size."""
@@ -95,7 +98,7 @@ class Show:
     def heard(self, recording: Recording, event: Event) -> None:
         """Show what was heard."""
         if self._form == "jsonl":
-            device = {} if origin(self._device) == "measured" else {"device": self._device}
+            device = {"device": self._device} if self._device else {}
             self._print(dumps({"input": str(recording.path), **event_record(event), **device}))
         elif self._live and isinstance(event, Segment) and event.text.strip():
             self._print(line(event.text))
@@ -137,7 +140,7 @@ class Show:
         self._last[recording] = seconds
         if self._worked:
             rtf = (time.monotonic() - self._began) / self._worked
-            self._bar.set_postfix_str(f"RTF {_ratio(rtf, self._device)}")
+            self._bar.set_postfix_str(f"RTF {_ratio(rtf, self._origin)}")
 
     def _print(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stdout):
@@ -160,7 +163,7 @@ def result_line(result: Result) -> str:
         return f"{result.status:<8} {result.recording}: {result.reason}"
     rtf = ""
     if result.seconds:
-        rtf = f", RTF {_ratio(result.elapsed / result.seconds, result.device)}"
+        rtf = f", RTF {_ratio(result.elapsed / result.seconds, result.origin)}"
     outputs = ": " + ", ".join(result.outputs) if result.outputs else ""
     return f"{result.status:<8} {result.recording} ({result.seconds:.1f} s{rtf}){outputs}"
 
@@ -170,13 +173,11 @@ def tell_timings(report: Report) -> None:
     from whisper_npu import terminal
     from whisper_npu.figures import Figure
 
-    device = report.device
-    seconds = {stage: Figure(spent, "s", origin(device)) for stage, spent in report.stages.items()}
-    terminal.console(stderr=True).print(terminal.stage_table([(device, seconds)]))
+    seconds = {stage: Figure(spent, "s", report.origin) for stage, spent in report.stages.items()}
+    terminal.console(stderr=True).print(terminal.stage_table([(report.device, seconds)]))
 
 
-def _ratio(value: float, device: str) -> str:
-    word = origin(device)
+def _ratio(value: float, word: Origin) -> str:
     return f"{value:.2f}" if word == "measured" else f"{value:.2f} {word}"
 
 

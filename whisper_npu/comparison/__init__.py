@@ -81,12 +81,12 @@ def _work(task: Task, options: DeviceOptions, failures: dict[str, str]) -> Work:
         for name in task.recordings:
             if name in failures:
                 continue
-            task.say(f"{watched.name}: {name}")
+            task.say(f"{watched.info.name}: {name}")
             try:
                 runs[name] = _run(name, model, watched, task.options)
             except AudioError as error:
                 failures[name] = str(error)
-        return Work(watched.name, runs, probe.peak_memory())
+        return Work(watched.info, runs, probe.peak_memory())
 
 
 def _run(name: str, model: Model, watched: Watched, options: TranscribeOptions) -> Run:

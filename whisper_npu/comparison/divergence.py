@@ -56,7 +56,7 @@ class Watched:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self.name = device.name
+        self.info = device.info
         self.steps: list[Step] = []
         self.seconds = 0.0  # set by whoever moves from window to window
         self._n_sessions = 0

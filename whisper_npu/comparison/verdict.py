@@ -11,11 +11,12 @@ from whisper_npu.comparison.accuracy import Difference, Errors, difference
 from whisper_npu.comparison.divergence import Divergence, Step, first_divergence
 from whisper_npu.comparison.layers import LayerError, suspect
 from whisper_npu.errors import OptionError, ToleranceError
-from whisper_npu.figures import Figure, Origin, origin
+from whisper_npu.figures import Figure, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.tokenizer import Tokenizer
     from whisper_npu.transcript import Transcript
 
@@ -36,14 +37,19 @@ class Run:
 class Work:
     """All that one device has done."""
 
-    name: str
+    device: DeviceInfo
     runs: dict[str, Run]  # by recording
     peak_memory: int | None  # bytes
 
     @property
+    def name(self) -> str:
+        """The device's."""
+        return self.device.name
+
+    @property
     def origin(self) -> Origin:
         """Whether its times are those of the hardware it is named after."""
-        return origin(self.name)
+        return self.device.origin
 
     @property
     def total(self) -> float:

@@ -10,8 +10,7 @@ from whisper_npu.errors import DeviceError, DeviceFault
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import Device, Float, Observer, Session
-    from whisper_npu.devices.plan import Plan
+    from whisper_npu.devices.device import Device, DeviceInfo, Float, Observer, Session
     from whisper_npu.options import DeviceOptions
 
 _log = logging.getLogger(__name__)
@@ -54,14 +53,9 @@ class AutoDevice:
         return self._opened[-1]
 
     @property
-    def name(self) -> str:
+    def info(self) -> DeviceInfo:
         """Of the device in use."""
-        return self._device.name
-
-    @property
-    def plan(self) -> Plan | None:
-        """Of the NPU, while it is in use."""
-        return getattr(self._device, "plan", None)
+        return self._device.info
 
     def encode(self, mel: Float, *, observe: Observer | None = None) -> _Encoded:
         """On the NPU; when that fails, this window and all later ones on the CPU."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from whisper_npu import weights_cache
 from whisper_npu.devices import cores, packed
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.observed import Observed
 from whisper_npu.errors import OptionError, warn_once
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import Device, Observer
+    from whisper_npu.devices.device import DecodingDevice, Observer, Session
     from whisper_npu.model import Conv, Linear
 
     Float = NDArray[np.float32]
@@ -45,7 +46,7 @@ AUTO = {
 
 def open_cpu(
     checkpoint: Checkpoint, *, precision: str = "auto", threads: int | None = None
-) -> Device:
+) -> DecodingDevice:
     """The best there is here for these options. Raises OptionError."""
     if precision not in ("auto", *PRECISIONS):
         raise OptionError(f"unknown precision {precision!r} of the cpu: use auto, f32, f16 or int8")
@@ -73,7 +74,8 @@ class CpuDevice:
     def __init__(
         self, checkpoint: Checkpoint, isa: str, encoder: str, decoder: str, on: cores.Cores
     ) -> None:
-        self.name = "cpu " + (encoder if encoder == decoder else f"{encoder}+{decoder}")
+        name = "cpu " + (encoder if encoder == decoder else f"{encoder}+{decoder}")
+        self.info = DeviceInfo(name, "cpu", encoder, decoder)
         self._checkpoint = checkpoint
         self._isa = isa
         self._kinds = PRECISIONS[encoder], PRECISIONS[decoder]
@@ -88,8 +90,7 @@ class CpuDevice:
         assert native is not None  # noqa: S101  open_cpu has asked
         model = Whisper(self._checkpoint)  # not kept: its tensors are only needed to be packed
         encoder, decoder = self._kinds
-        half = "fp16" if self._isa == "neon" else "bf16"
-        order = f"cpu-{half}-{encoder}{decoder}"
+        order = packed.order(encoder, decoder)
         weights = weights_cache.open_weights(
             weights_cache.key(self._checkpoint.fingerprint, order, packed.VERSION),
             lambda: packed.arrays(model, encoder, decoder),
@@ -104,32 +105,19 @@ class CpuDevice:
         if observe:
             ops = Observed(_NativeOps(self._isa, self._kinds[0]), np.asarray, observe)
             features = encode(self._model, ops, np.ascontiguousarray(mel.T))
-            return self.window(cross_keys_values(self._model, ops, features))
+            return self.keep(cross_keys_values(self._model, ops, features))
         features = self._engine.features(np.ascontiguousarray(mel, np.float32))
         with stage("K/V"):
             return self._engine.project(features)
 
-    def project(self, features: Float) -> Any:
-        """Audio features (C, D) float32 from elsewhere -> what `session` wants."""
-        padded = np.zeros((len(features), -(-features.shape[1] // 64) * 64), np.float32)
-        padded[:, : features.shape[1]] = features
-        with stage("K/V"):
-            return self._engine.project(padded)
-
-    def window(self, pairs: Sequence[tuple[Float, Float]]) -> Any:
-        """Cross-attention keys and values (C, D) of each layer -> what `session` wants.
-
-        C may be less than the model's: a shorter window.
-        """
+    def keep(self, pairs: Sequence[tuple[Float, Float]]) -> Any:
+        """As `DecodingDevice`."""
         with stage("K/V"):
             return self._engine.keep(
                 [tuple(np.ascontiguousarray(array, np.float32) for array in pair) for pair in pairs]
             )
 
-    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Any:
-        """As `Device`; also of the pairs that `window` takes."""
-        if isinstance(encoded, list | tuple):
-            encoded = self.window(encoded)
+    def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
         heads = list(self._checkpoint.alignment_heads) if align else []
         return _CpuSession(self._engine.session(encoded, beams, heads))
 

@@ -1,11 +1,12 @@
 """What a device is: it encodes a window and decodes tokens; nobody looks inside its values.
 
-A device that is emulated or modelled says so in its `name`, which every report and log line prints.
+Its `info` tells what it is; the `name` in there says so if it is emulated, and is for people alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,8 +14,23 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from whisper_npu.figures import Origin
+
     Float = NDArray[np.float32]
     Observer = Callable[[str, Float], None]  # a layer's name in the checkpoint, its output (T, D)
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a device is."""
+
+    name: str  # for people alone, never read back: "npu fp16 (emulated rk3588)"
+    kind: Literal["cpu", "npu", "graph"]
+    precision: str  # of the encoder
+    decoder_precision: str  # always the CPU's
+    chip: str = ""  # of an NPU
+    origin: Origin = "measured"  # or emulated: then its times are no board's
+    plan: tuple[str, ...] = ()  # of an NPU layer by layer, for people: what runs where
 
 
 class Session(Protocol):
@@ -50,18 +66,15 @@ class Device(Protocol):
     """Runs one model. Errors: DeviceError when opened, DeviceFault from any call."""
 
     @property
-    def name(self) -> str:
-        """For people, as printed everywhere: "cpu int8", "npu fp16 (emulated rk3588)"."""
-        ...
+    def info(self) -> DeviceInfo: ...
 
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         """Encode one window.
 
         mel      (n_mels, 3000)  float32  30 s of log-mel, zero beyond the end of the audio
         observe  hears the output of each layer in order, as (T, D) float32; a device that runs
-                 several layers in one call tells what it can see, at the least
-                 model.encoder.layer_norm and the decoder's encoder_attn.k_proj and v_proj.
-                 `observed.Observed` does it for any `Ops`
+                 several layers in one call tells what it can see, at the least the decoder's
+                 encoder_attn.k_proj and v_proj. `observed.Observed` does it for any `Ops`
         return   opaque          what `session` wants; owned by this device
         """
         ...
@@ -71,3 +84,15 @@ class Device(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class DecodingDevice(Device, Protocol):
+    """A device that also decodes what another one has encoded."""
+
+    def keep(self, pairs: Sequence[tuple[Float, Float]]) -> Any:
+        """Take the keys and values of one window, once; what they came in may change afterwards.
+
+        pairs   per decoder layer: key and value (C, D) float32; C may be less than the model's
+        return  opaque  what `session` wants
+        """
+        ...

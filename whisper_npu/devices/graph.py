@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.errors import DeviceError
 from whisper_npu.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.devices.device import Device, Observer, Session
+    from whisper_npu.devices.device import DecodingDevice, Observer, Session
     from whisper_npu.rknpu.soc import Soc
 
     Float = NDArray[np.float32]
@@ -40,20 +41,22 @@ class GraphDevice:
 
     graphs  seconds -> the graph for windows of that length; 30 always
     cpu     the device of the same model that decodes
-    name    for people; says so when the graphs are simulated
+    info    of the graphs; `info` of this device tells the decoder's precision, too
 
     With graphs shorter than 30 s, a window that holds less speech goes through the shortest that
     holds it. That is an approximation: Whisper's encoder attends to the padding as well.
     """
 
-    def __init__(self, graphs: Mapping[int, Runs], cpu: Device, name: str) -> None:
-        self.name = f"{name}, decoder on {cpu.name}"
+    def __init__(self, graphs: Mapping[int, Runs], cpu: DecodingDevice, info: DeviceInfo) -> None:
+        self.info = replace(
+            info,
+            name=f"{info.name}, decoder on {cpu.info.name}",
+            decoder_precision=cpu.info.decoder_precision,
+        )
         self._graphs = dict(sorted(graphs.items()))
         self._cpu = cpu
 
-    def encode(
-        self, mel: Float, *, observe: Observer | None = None
-    ) -> Sequence[tuple[Float, Float]]:
+    def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         """As `Device`; of the layers, only the cross-attention's are to be seen."""
         seconds = self._window(mel)
         outputs = self._graphs[seconds].run(mel[:, : seconds * FRAMES_PER_SECOND])
@@ -63,7 +66,7 @@ class GraphDevice:
             for i, (key, value) in enumerate(pairs):
                 observe(f"model.decoder.layers.{i}.encoder_attn.k_proj", key)
                 observe(f"model.decoder.layers.{i}.encoder_attn.v_proj", value)
-        return pairs
+        return self._cpu.keep(pairs)
 
     def _window(self, mel: Float) -> int:
         """The shortest that holds all frames before the padding of zeros."""
@@ -91,7 +94,7 @@ class GraphOptions:
 
 
 def open_graph_device(
-    checkpoint: Checkpoint, cpu: Device, options: GraphOptions, root: Path
+    checkpoint: Checkpoint, cpu: DecodingDevice, options: GraphOptions, root: Path
 ) -> GraphDevice:
     """Open the compiled graphs of a model on this board.
 
@@ -118,7 +121,7 @@ def open_graph_device(
             graph.close()
         raise
     name = f"npu graph {options.precision} ({soc.name}, {options.n_cores} cores)"
-    return GraphDevice(graphs, cpu, name)
+    return GraphDevice(graphs, cpu, DeviceInfo(name, "graph", options.precision, "", soc.name))
 
 
 def _cores(options: GraphOptions, soc: Soc, root: Path) -> tuple[int, ...]:

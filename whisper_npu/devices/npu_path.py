@@ -48,7 +48,7 @@ def open_npu(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     except DeviceError as error:
         _log.info("the NPU runs layer by layer: %s", error)
         return layers
-    return _faster(checkpoint, layers, graph, options.share[1])
+    return _faster(checkpoint, layers, graph, options)
 
 
 def _open_graph(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
@@ -62,21 +62,25 @@ def _open_graph(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
         raise
 
 
-def _faster(checkpoint: Checkpoint, layers: Device, graph: Device, n_workers: int) -> Device:
-    seconds = [_window_seconds(checkpoint, device, n_workers) for device in (layers, graph)]
+def _faster(
+    checkpoint: Checkpoint, layers: Device, graph: Device, options: DeviceOptions
+) -> Device:
+    seconds = [_window_seconds(checkpoint, device, options) for device in (layers, graph)]
     _log.info(
         "one window, measured here: %s %.0f ms, %s %.0f ms",
-        layers.name, 1e3 * seconds[0], graph.name, 1e3 * seconds[1],
+        layers.info.name, 1e3 * seconds[0], graph.info.name, 1e3 * seconds[1],
     )  # fmt: skip
     taken, other = (graph, layers) if seconds[1] < seconds[0] else (layers, graph)
     other.close()
     return taken
 
 
-def _window_seconds(checkpoint: Checkpoint, device: Device, n_workers: int) -> float:
+def _window_seconds(checkpoint: Checkpoint, device: Device, options: DeviceOptions) -> float:
     """Of encoding 30 s: the better of two runs after one to warm up, measured once."""
     path = cache.folder() / "npu-path.json"
-    key = f"{checkpoint.fingerprint} {device.name}, one of {n_workers}"
+    info, n_workers = device.info, options.share[1]
+    way = f"{info.kind} {info.chip} {info.precision} {options.npu_cores} {n_workers}"
+    key = f"{checkpoint.fingerprint} {way}"
     known = cache.remembered(path)
     if key not in known:
         mel = np.ones((checkpoint.dims.n_mels, 3000), np.float32)

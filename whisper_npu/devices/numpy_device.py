@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.observed import Observed
 from whisper_npu.model import Whisper, cross_keys_values, encode
 from whisper_npu.reference import NumpyOps, NumpySession
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class NumpyDevice:
     """A `Device` in numpy: exact, and the slowest."""
 
-    name = "cpu f32, numpy"
+    info = DeviceInfo("cpu f32, numpy", "cpu", "f32", "f32")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._model = Whisper(checkpoint)
@@ -40,8 +41,8 @@ class NumpyDevice:
         with stage("K/V"):
             return cross_keys_values(self._model, ops, features)
 
-    def window(self, pairs: Sequence[tuple[Float, Float]]) -> Sequence[tuple[Float, Float]]:
-        """As `CpuDevice.window`: theirs may change afterwards."""
+    def keep(self, pairs: Sequence[tuple[Float, Float]]) -> Sequence[tuple[Float, Float]]:
+        """As `DecodingDevice`."""
         return [(key.copy(), value.copy()) for key, value in pairs]
 
     def session(

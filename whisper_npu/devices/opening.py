@@ -46,5 +46,5 @@ def npu_cores(options: DeviceOptions) -> int:
 
 def plan_lines(device: Device) -> list[str]:
     """Which layers run where, for people."""
-    plan = getattr(device, "plan", None)
-    return plan.lines() if plan else [f"{device.name}: no plan, every layer runs on the CPU"]
+    info = device.info
+    return list(info.plan) or [f"{info.name}: no plan, every layer runs on the CPU"]

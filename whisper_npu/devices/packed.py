@@ -50,6 +50,17 @@ def sizes(model: Whisper) -> dict[str, int]:
     }
 
 
+def order(encoder: int, decoder: int) -> str:
+    """What tells apart the orders of `arrays` for linear layers of these kinds.
+
+    16-bit floats differ from processor to processor: the native module is asked, by packing a one.
+    """
+    assert native is not None  # noqa: S101  the engine is asked for first
+    panels, _, _ = native.pack(np.ones((64, 4), np.float32), F16)
+    half = {0x3C00: "fp16", 0x3F80: "bf16"}[int(panels.view(np.uint16)[0])]
+    return f"cpu-{half}-{encoder}{decoder}"
+
+
 def arrays(model: Whisper, encoder: int, decoder: int) -> Iterator[tuple[str, Array]]:
     """All arrays of a model, with linear layers of these kinds; one is made at a time."""
     width = _round_up(model.dims.n_audio_state, 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whisper_npu.figures import Figure, origin
+from whisper_npu.figures import Figure
 from whisper_npu.pages import render
 from whisper_npu.pages.charts import bars, legend
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def page(report: Report) -> str:
     """HTML of a batch: one file, no network, nothing runs."""
-    source = origin(report.device)
+    source = report.origin
     seconds = {stage: Figure(spent, "s", source) for stage, spent in report.stages.items()}
     return render(
         "batch",

@@ -49,7 +49,7 @@ def page(findings: Findings, tolerance: float) -> str:
         report=findings,
         rate="CER" if languages <= UNSPACED else "WER",
         tolerance=tolerance,
-        emulated=any("emulated" in device.name for device in findings.devices),
+        emulated=any(device.real_time_factor.origin == "emulated" for device in findings.devices),
         stages=legend(stages),
         bars=bars([(device.name, device.seconds) for device in findings.devices], stages),
         chart=layer_chart(

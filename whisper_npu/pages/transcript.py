@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from whisper_npu.figures import origin
 from whisper_npu.pages import render
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def page(transcript: Transcript, title: str, audio: str | None = None) -> str:
     details = [clock(transcript.duration), f"language {transcript.language}"]
     if transcript.language_probability is not None:
         details[1] += f" ({transcript.language_probability:.0%} sure)"
-    if origin(transcript.device) != "measured":
+    if transcript.origin != "measured":
         details.append(transcript.device)
     return render(
         "transcript",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu.devices.cpu import open_cpu
+from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.npu.activations import Stream, read
 from whisper_npu.devices.npu.ops import NpuOps
 from whisper_npu.devices.npu.residence import Residence
@@ -51,19 +52,30 @@ class NpuDevice:
         image = Image(self._model, soc, precision)
         n_threads = -(-min(4, len(os.sched_getaffinity(0))) // options.share[1])
         numbers = range(soc.cores) if library.is_emulated else usable(soc, library.path)
-        emulated = "emulated " if library.is_emulated else ""
-        self.name = f"npu {precision} ({emulated}{soc.name})"
         self._lock = threading.Lock()
         self._cores = Cores(library, soc, n_threads, options.mine(numbers))
         try:
             self.plan = self._make_plan(image)
             self._ops = self._load(image)
-            self._decoder: Any = open_cpu(
+            self._decoder = open_cpu(
                 checkpoint, precision=options.precision, threads=options.threads
             )
         except BaseException:
             self._cores.close()
             raise
+        self.info = self._describe(precision)
+
+    def _describe(self, precision: str) -> DeviceInfo:
+        emulated = self.library.is_emulated
+        return DeviceInfo(
+            f"npu {precision} ({'emulated ' if emulated else ''}{self.soc.name})",
+            "npu",
+            precision,
+            self._decoder.info.decoder_precision,
+            self.soc.name,
+            "emulated" if emulated else "measured",
+            tuple(self.plan.lines()),
+        )
 
     def _make_plan(self, image: Image) -> Plan:
         dims = self._model.dims
@@ -82,7 +94,7 @@ class NpuDevice:
         with self._lock:
             pairs = self.keys_values(mel, observe)
             with stage("K/V"):
-                return self._decoder.window(pairs)
+                return self._decoder.keep(pairs)
 
     def keys_values(self, mel: Float, observe: Observer | None = None) -> list[tuple[Float, Float]]:
         """What the NPU makes of a window: keys and values (C, D) float32 for each decoder layer.
