@@ -21,8 +21,8 @@ from whisper_npu.comparison.verdict import Accuracy, require
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.errors import AudioError, ToleranceError, WhisperNpuError
 from whisper_npu.options import DeviceOptions
-from whisper_npu.pages.comparison import plain
 from whisper_npu.reference import NumpySession
+from whisper_npu.reports.comparison import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,8 @@ from whisper_npu.decoding import Decoder
 from whisper_npu.errors import OptionError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.transcribe import Model, Transcription, cut
+from whisper_npu.pieces import cut
+from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:

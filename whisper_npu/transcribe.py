@@ -8,8 +8,7 @@ openai/whisper transcribe.py.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.languages import language_code
 from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
+from whisper_npu.pieces import Cut, cut, emptied
 from whisper_npu.speech import Detector, SpeechOnly, clips, spans, within
 from whisper_npu.stages import stage
 from whisper_npu.timing import (
@@ -30,14 +30,13 @@ from whisper_npu.timing import (
     end_of_speech,
     place_words,
 )
-from whisper_npu.tokenizer import TIME_PRECISION, Tokenizer
+from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from whisper_npu.audio import Source
     from whisper_npu.checkpoint import Checkpoint
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from whisper_npu.features import LogMel
 
     Float = NDArray[np.float32]
-
-FRAMES_PER_TIMESTAMP = 2
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +111,7 @@ class Model:
         """Give the device back."""
         self.device.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Model:  # noqa: PYI034  no Self in Python 3.10
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -395,48 +392,3 @@ class Transcription:
         if kept and (end := end_of_speech(kept)) is not None:
             self.state = replace(state, last_speech=end)
         return kept, seek
-
-
-Piece = tuple[float, float, tuple[int, ...]]  # start and end in seconds, tokens
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One window's tokens in pieces, times from the beginning of the window."""
-
-    pieces: list[Piece]
-    advance: int  # frames to the next window
-    ends_in_silence: bool  # nothing more is said in this window
-
-
-def cut(tokens: tuple[int, ...], begin: int, size: int) -> Cut:
-    """Cut one window's tokens where two timestamps meet.
-
-    tokens  as sampled; `begin` is the first timestamp token
-    size    frames of the window that hold audio
-
-    An unfinished piece at the end is dropped: the next window begins where the last whole one
-    ends, and hears it again. Without a cut there is one piece, and the whole window is done.
-    """
-    is_time = [token >= begin for token in tokens]
-    cuts = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
-    ends_in_silence = is_time[-2:] == [False, True]
-    if not cuts:
-        times = [token - begin for token in tokens if token >= begin]
-        seconds = times[-1] * TIME_PRECISION if times and times[-1] else size / FRAMES_PER_SECOND
-        return Cut([(0.0, seconds, tokens)], size, ends_in_silence)
-    if ends_in_silence:
-        cuts.append(len(tokens))
-    pieces = []
-    for a, b in pairwise([0, *cuts]):
-        start, end = (max(0, token - begin) for token in (tokens[a], tokens[b - 1]))
-        pieces.append((start * TIME_PRECISION, end * TIME_PRECISION, tokens[a:b]))
-    heard = (tokens[cuts[-1] - 1] - begin) * FRAMES_PER_TIMESTAMP
-    return Cut(pieces, size if ends_in_silence else heard or size, ends_in_silence)
-
-
-def emptied(segment: Segment) -> Segment:
-    """Without its text when it has no length or only blanks: its place in time stays known."""
-    if segment.start != segment.end and segment.text.strip():
-        return segment
-    return replace(segment, text="", tokens=(), words=() if segment.words is not None else None)

@@ -41,8 +41,8 @@ def bench(  # noqa: PLR0913  one parameter an option
     from whisper_npu.bench import BenchOptions, bench
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.options import DeviceOptions
-    from whisper_npu.pages.benchmark import page
-    from whisper_npu.pages.comparison import plain
+    from whisper_npu.reports.benchmark import page
+    from whisper_npu.reports.comparison import plain
     from whisper_npu.writers import write
 
     options = BenchOptions(warm_up, repeats, tokens)

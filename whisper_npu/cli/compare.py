@@ -66,7 +66,7 @@ def compare(  # noqa: PLR0913  one parameter an option
     from whisper_npu.comparison.references import references
     from whisper_npu.comparison.verdict import TOLERANCE, require
     from whisper_npu.options import DeviceOptions
-    from whisper_npu.pages.comparison import page, plain
+    from whisper_npu.reports.comparison import page, plain
     from whisper_npu.writers import write
 
     names = devices or "cpu-f32,cpu-int8" + (",npu-fp16,npu-int8" if emulate else "")

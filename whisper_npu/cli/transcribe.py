@@ -113,7 +113,7 @@ def _conclude(batch: Batch, report: Path | None, *, written: bool) -> None:
     elif results and written and results[0].status != INTERRUPTED:
         say(result_line(results[0]))
     if report is not None:
-        from whisper_npu.pages.batch import page
+        from whisper_npu.reports.batch import page
         from whisper_npu.writers import write
 
         as_page = report.suffix.lower() in (".html", ".htm")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu.figures import Figure
 from whisper_npu.pages import render
-from whisper_npu.pages.charts import bars, legend
+from whisper_npu.reports.charts import bars, legend
 
 if TYPE_CHECKING:
     from whisper_npu.batch.report import Report

@@ -21,7 +21,7 @@ from whisper_npu.comparison.verdict import (
     RecordingResult,
 )
 from whisper_npu.figures import Figure
-from whisper_npu.pages import batch, comparison
+from whisper_npu.reports import batch, comparison
 from whisper_npu.transcript import Transcript
 
 if TYPE_CHECKING:

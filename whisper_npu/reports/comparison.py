@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from whisper_npu.languages import UNSPACED
 from whisper_npu.pages import render
-from whisper_npu.pages.charts import bars, layer_chart, legend
+from whisper_npu.reports.charts import bars, layer_chart, legend
 
 if TYPE_CHECKING:
     from whisper_npu.comparison.verdict import Findings

@@ -1,0 +1,1 @@
+"""What a batch, a comparison or a benchmark found -> a page for people."""
