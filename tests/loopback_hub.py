@@ -40,20 +40,24 @@ class Hub:
     answer: bytes | None = None  # about the model, in place of the truth
     extra_entries: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # name -> a lie
+    etags: dict[str, str] = field(default_factory=dict)  # name -> a lie told only with the file
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # (path, range)
     stalled: threading.Event = field(default_factory=threading.Event)
+
+    def digest(self, name: str) -> str:
+        """Of a file, as the hub tells it: sha256 of large files, git's sha1 of small ones."""
+        content = self.files[name]
+        is_large = name.endswith((".safetensors", ".bin"))
+        true = hashlib.sha256(content).hexdigest() if is_large else git_sha1(content)
+        return self.digests.get(name, true)
 
     def describe(self) -> dict[str, Any]:
         siblings: list[dict[str, Any]] = []
         for name, content in self.files.items():
-            entry: dict[str, Any] = {
-                "rfilename": name,
-                "size": len(content),
-                "blobId": self.digests.get(name, git_sha1(content)),
-            }
-            if name.endswith((".safetensors", ".bin")):
-                sha256 = self.digests.get(name, hashlib.sha256(content).hexdigest())
-                entry["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 130}
+            digest = self.digest(name)
+            entry: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": digest}
+            if len(digest) == 64:
+                entry["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 130}
             siblings.append(entry)
         return {
             "id": REPO,
@@ -69,6 +73,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def do_HEAD(self) -> None:
+        """What a file is, without its content; faults strike the content."""
+        name = self.path.split("?")[0].rsplit("/", 1)[-1]
+        if name not in self.hub.files:
+            return self._answer(404, b"")
+        content = self.hub.files[name]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Repo-Commit", self.hub.commit)
+        self.send_header("ETag", f'"{self.hub.etags.get(name) or self.hub.digest(name)}"')
+        return self.end_headers()
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]

@@ -26,23 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TranscribeOptions", "load_model"]
 
-_HERE = Path(__file__).parent
 if any(file for place in __path__ for file in Path(place).glob("kernels/_native*")):
     # compiled kernels do the work: the threads of BLAS would spin in their way. numpy reads this
     # when it is imported; whoever has set it, or imported numpy before us, is left alone
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# the model that comes with us: in an installed copy, or in the source tree
-_INSTALLED = _HERE / "demo"
-DEMO = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "models" / "demo"
 
 
 def find_model(
     name: str | Path | None, *, offline: bool = False, say: Callable[[str], None] | None = None
 ) -> Path:
     """The folder of a model, as `load_model` finds it."""
-    from whisper_npu import hub
+    from whisper_npu import sources
 
-    return DEMO if name is None else hub.find(str(name), offline=offline, say=say)
+    return sources.find(None if name is None else str(name), offline=offline, say=say)
 
 
 def load_model(
@@ -52,8 +48,10 @@ def load_model(
     offline: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Model:
-    """Open a model by name (downloaded when it is not here) or by folder; None: the demo model.
+    """Open a model by name (downloaded when it is not here) or by folder.
 
+    name     None: base, or tiny where there is little memory; where that can neither be found nor
+             downloaded, the best model that is here
     device   auto, cpu or npu, or more about it
     offline  never use the network
     say      hears what is downloaded, and how big; default: the log

@@ -84,31 +84,32 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+def sha256(*paths: Path) -> str:
+    """Hex digest of a file's content, or of several files' one after the other."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
-def fingerprint(files: Iterable[Path]) -> str:
-    """Hex digest of the names and contents of files.
-
-    Digests of files are remembered in the cache by path, size and time. Raises ModelError.
-    """
+def digest(path: Path) -> str:
+    """`sha256` of a large file, remembered in the cache by path, size and time. Raises OSError."""
     memory = folder() / "digests.json"
     known = remembered(memory)
-    digests = []
+    status = path.stat()
+    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    if key not in known:
+        known[key] = sha256(path)
+        remember(memory, known)
+    return str(known[key])
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Hex digest of the names and contents of files. Raises ModelError."""
     try:
-        for path in files:
-            status = path.stat()
-            key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-            if key not in known:
-                known[key] = sha256(path)
-                remember(memory, known)
-            digests.append(f"{path.name} {known[key]}")
+        digests = [f"{path.name} {digest(path)}" for path in files]
     except OSError as error:
         raise ModelError(f"the model cannot be read: {error}") from error
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -10,12 +10,12 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu import DEMO, hub, kernels
+from whisper_npu import kernels, sources
+from whisper_npu.catalogue import known
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import DeviceError, ModelError, WhisperNpuError
 from whisper_npu.graphs import readiness
 from whisper_npu.machine import Finding, Machine
-from whisper_npu.published import KNOWN
 from whisper_npu.rknpu import board
 from whisper_npu.rknpu.soc import detect
 
@@ -190,19 +190,30 @@ def _models(name: str | None) -> list[Finding]:
     """The model asked for, or all that are on this machine."""
     if name is not None:
         try:
-            folder = hub.find(name, offline=True)
+            folder = sources.find(name, offline=True)
         except ModelError as error:
             message = str(error).partition(" and we are offline")[0]
             return [Finding("model", "fail", message, f"whisper-npu models pull {name}")]
         return [_damage(name, folder) or Finding("model", "pass", f"{name}, in {folder}")]
-    folders = {"demo": DEMO} if DEMO.is_dir() else {}
-    folders |= {model.name: path for model in KNOWN.values() if (path := hub.cached(model))}
-    if damaged := [found for name, path in folders.items() if (found := _damage(name, path))]:
+    found: list[str] = []
+    damaged = []
+    for model in known().values():
+        try:
+            here = sources.here(model)
+        except WhisperNpuError as error:
+            fix = f"whisper-npu models verify {model.name}"
+            damaged.append(Finding("model", "fail", str(error), fix))
+            continue
+        if here and (damage := _damage(model.name, here)):
+            damaged.append(damage)
+        elif here:
+            found.append(model.name)
+    if damaged:
         return damaged
-    if set(folders) <= {"demo"}:
-        message = "only the demo model is here" if folders else "there is none on this machine"
+    if not found:
+        message = "there is none on this machine"
         return [Finding("model", "warn", message, "whisper-npu models pull base")]
-    return [Finding("model", "pass", ", ".join(folders))]
+    return [Finding("model", "pass", ", ".join(found))]
 
 
 def _damage(name: str, folder: Path) -> Finding | None:
@@ -210,10 +221,7 @@ def _damage(name: str, folder: Path) -> Finding | None:
     try:
         Checkpoint(folder)
     except ModelError as error:
-        fix = f"whisper-npu models verify --repair {name}"
-        if folder == DEMO:
-            fix = "install whisper-npu again"
-        return Finding("model", "fail", str(error), fix)
+        return Finding("model", "fail", str(error), f"whisper-npu models verify --repair {name}")
     return None
 
 

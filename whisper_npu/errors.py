@@ -4,6 +4,7 @@ WhisperNpuError        1
 ├── OptionError        2  options that contradict each other
 ├── AudioError         4  a recording that cannot be read (a batch that read some others: 3)
 ├── ModelError         5  a model folder missing, damaged, or not to be had offline
+│   └── HubUnreachable 5  nobody answers where models are downloaded from
 ├── DeviceError        6  a device that cannot be opened
 │   └── DeviceFault    6  a device that failed during a call
 ├── ToleranceError     7  a comparison out of tolerance
@@ -53,6 +54,10 @@ class ModelError(WhisperNpuError):
     """The model cannot be used: missing, damaged, or offline. Stops a batch."""
 
     exit_code = 5
+
+
+class HubUnreachable(ModelError):
+    """Nobody answers where models are downloaded from; another source may do."""
 
 
 class DeviceError(WhisperNpuError):

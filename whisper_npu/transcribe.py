@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.audio import open_audio
+from whisper_npu.cache import digest
+from whisper_npu.catalogue import of_weights
 from whisper_npu.decoding import Decoder
+from whisper_npu.errors import OptionError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.languages import language_code
@@ -118,6 +121,22 @@ class Model:
         self.close()
 
 
+def require_task(checkpoint: Checkpoint, options: TranscribeOptions) -> None:
+    """Raise OptionError for a translation by a model that was never taught to translate.
+
+    It would answer in the language that is spoken, or invent.
+    """
+    if options.task != "translate":
+        return
+    able = "models without .en in their name, such as base, small or large-v3, can"
+    if not checkpoint.is_multilingual:
+        raise OptionError(f"this model knows only English and cannot translate: {able}")
+    weights = checkpoint.folder.glob("*.safetensors")
+    model = next((found for path in weights if (found := of_weights(digest(path)))), None)
+    if model and not model.translates:
+        raise OptionError(f"{model.name} was not trained to translate: medium or large-v3 can")
+
+
 def hear(blocks: Iterable[Float], n_mels: int, options: TranscribeOptions) -> LogMel | SpeechOnly:
     """Features of a recording, or of the speech in it: blocks (S,) float32 at 16 kHz.
 
@@ -159,13 +178,12 @@ class Transcription:
 
     def _fixed_language(self) -> str | None:
         """The language that needs no detection."""
+        require_task(self._model.checkpoint, self._options)
         asked = self._options.language
         code = None if asked in (AUTO, AUTO_EACH) else language_code(asked)
         if not self._model.tokenizer.multilingual:
             if code not in (None, "en"):
                 _log.warning("the model knows only English: taking %r as English", asked)
-            if self._options.task == "translate":
-                _log.warning("the model knows only English: transcribing, not translating")
             return "en"
         if code is not None:
             self._model.tokenizer.sot_sequence(code, self._options.task)  # raises if unknown

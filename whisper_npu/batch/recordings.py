@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import time
 import unicodedata
 from collections import Counter
@@ -82,6 +83,11 @@ def _found(inputs: Sequence[str | os.PathLike[str]], search: InputOptions) -> li
 
 
 def _expand(given: str, search: InputOptions) -> Iterator[tuple[Path, str]]:
+    if re.match(r"[a-zA-Z][\w+.-]*://", given):
+        raise OptionError(
+            f"{printable(given)} is a URL: download it first, for example with curl or yt-dlp, "
+            "and name the file"
+        )
     path = Path(given)
     if given == "-":
         yield STDIN, "stdin"

@@ -21,7 +21,7 @@ from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
 from whisper_npu.options import DeviceOptions
-from whisper_npu.transcribe import Model, Transcription, hear
+from whisper_npu.transcribe import Model, Transcription, hear, require_task
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ModelEngine:
 class Opening:
     """A model that is found, and opened when there is work; workers share its weights.
 
-    name  None: the model that comes with us
+    name  None: the default
     say   hears what is downloaded
     Raises OptionError, ModelError.
     """
@@ -104,6 +104,7 @@ class Opening:
         self._door = threading.Lock()
         self._options = options
         self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
+        require_task(self._checkpoint, options)
 
     @property
     def fingerprint(self) -> str:

@@ -10,9 +10,7 @@ from whisper_npu.cli.options import AsJson, Chip, Offline, ReportPage, say
 
 
 def bench(  # noqa: PLR0913  one parameter an option
-    model: Annotated[
-        str | None, typer.Argument(help="Name or folder; by default the demo model.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help="Name or folder; by default base.")] = None,
     *,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="cpu-f32, cpu-int8, npu-fp16, ...; or cpu, npu.")

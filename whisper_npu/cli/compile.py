@@ -48,13 +48,13 @@ def compile_model(  # noqa: PLR0913  one parameter for each option
 
       whisper-npu compile base --target rk3588 --precision int8 --calibrate recordings/
     """
-    from whisper_npu import hub
+    from whisper_npu import find_model
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.graphs.compilation import CompileOptions, compile_graphs
     from whisper_npu.graphs.recipe import recipes
 
     wanted = recipes(target, precision, window)
-    checkpoint = Checkpoint(hub.find(model, offline=offline, say=say))
+    checkpoint = Checkpoint(find_model(model, offline=offline, say=say))
     options = CompileOptions(calibrate, audio, toolchain_python, layers=layers, again=again)
     for folder in compile_graphs(checkpoint, wanted, options, say):
         typer.echo(folder)

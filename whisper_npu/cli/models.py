@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.cli.options import Offline, say
-from whisper_npu.published import KNOWN, resolve
+
+if TYPE_CHECKING:
+    from whisper_npu.catalogue import Model
 
 app = typer_app(
     name="models", help="The models on this machine, and those to be had.", no_args_is_help=True
@@ -25,29 +27,48 @@ def list_models() -> None:
     For example: whisper-npu models list
     """
     from whisper_npu import hub
+    from whisper_npu.catalogue import known
 
-    typer.echo(f"{'name':<18} {'size':>9}  {'licence':<11} here  from")
-    for model in KNOWN.values():
-        folder = hub.cached(model)
-        size = hub.size_of(folder) if folder else model.size
+    typer.echo(f"{'name':<17} {'size':>8}  {'languages':<9}  {'licence':<7}  {'here':<4}  from")
+    for model in known().values():
+        here, origin = _where(model)
+        size = hub.readable(model.size) if model.size else "?"
         typer.echo(
-            f"{model.name:<18} {hub.readable(size) if size else '?':>9}  {model.licence:<11} "
-            f"{'yes' if folder else '-':<4}  {model.repo}@{model.revision[:8]}"
+            f"{model.name:<17} {size:>8}  {model.languages:<9}  {model.licence:<7}  {here:<4}  "
+            f"{origin}"
         )
     for name, folder in hub.others().items():
-        shown = hub.readable(hub.size_of(folder))
-        typer.echo(f"{name:<18} {shown:>9}  {'':<11} yes   {folder}")
+        size = hub.readable(sum(path.stat().st_size for path in folder.iterdir()))
+        typer.echo(f"{name:<17} {size:>8}  {'':<9}  {'':<7}  yes   {folder}")
+
+
+def _where(model: Model) -> tuple[str, str]:
+    """Whether a model is here, and where it comes from."""
+    from whisper_npu import hub, packages
+    from whisper_npu.errors import WhisperNpuError
+
+    for repository in model.repositories:
+        if hub.cached(repository):
+            return "yes", f"{repository.name}@{repository.revision[:8]}"
+    preferred = model.repositories[0]
+    try:
+        if model.package and packages.find(model, join=False):
+            return "yes", f"package {packages.names(model.package)}"
+    except WhisperNpuError as error:
+        return "no", str(error)
+    return "-", f"{preferred.name}@{preferred.revision[:8]}"
 
 
 @app.command(cls=Command)
 def pull(name: Name, *, offline: Offline = False) -> None:
-    """Download a model and verify it; an interrupted download is continued.
+    """Download a model and verify it; what has arrived before is not fetched again.
 
     For example: whisper-npu models pull small
     """
-    from whisper_npu import hub
+    from whisper_npu import sources
+    from whisper_npu.catalogue import resolve
 
-    typer.echo(hub.pull(resolve(name), offline=offline, say=say))
+    typer.echo(sources.fetch(resolve(name), offline=offline, say=say))
 
 
 @app.command(cls=Command)
@@ -62,24 +83,24 @@ def verify(
 
     For example: whisper-npu models verify --repair small
     """
-    from whisper_npu import hub
+    from whisper_npu import hub, packages, sources
+    from whisper_npu.catalogue import known, resolve
     from whisper_npu.errors import ModelError
 
-    folder = hub.find(name, offline=True)
-    damaged = []
-    for file, genuine in hub.verify(folder).items():
+    folder, model = sources.find(name, offline=True), known().get(name)
+    from_package = model if model and model.package and folder.parent.name != "snapshots" else None
+    files = packages.genuine(from_package, folder) if from_package else hub.verify(folder)
+    for file, genuine in files.items():
         typer.echo(f"{'ok     ' if genuine else 'DAMAGED'} {file}")
-        if not genuine:
-            damaged.append(file)
-    if damaged and not repair:
-        raise ModelError(
-            f"{name}: {', '.join(damaged)} damaged; `whisper-npu models verify --repair {name}` "
-            "fetches it again"
-        )
+    damaged = [file for file, genuine in files.items() if not genuine]
+    if damaged and (from_package or not repair):
+        again = f"`whisper-npu models verify --repair {name}` fetches it again"
+        cure = packages.cure(from_package) if from_package else again
+        raise ModelError(f"{name}: {', '.join(damaged)} damaged; {cure}")
     for file in damaged:
         hub.discard(folder, file)
     if damaged:
-        hub.pull(resolve(name), say=say)
+        sources.fetch(resolve(name), say=say)
 
 
 @app.command(cls=Command)
@@ -88,9 +109,9 @@ def path(name: Name) -> None:
 
     For example: whisper-npu models path small
     """
-    from whisper_npu import hub
+    from whisper_npu import sources
 
-    typer.echo(hub.find(name, offline=True))
+    typer.echo(sources.find(name, offline=True))
 
 
 @app.command(cls=Command)
@@ -99,7 +120,15 @@ def rm(name: Name) -> None:
 
     For example: whisper-npu models rm small
     """
-    from whisper_npu import hub
+    from whisper_npu import hub, packages
+    from whisper_npu.catalogue import resolve
+    from whisper_npu.errors import ModelError
 
-    freed = hub.remove(resolve(name))
+    model = resolve(name)
+    freed = sum(hub.remove(repository) for repository in model.repositories)
+    freed += packages.forget(model)
+    if model.package and packages.find(model, join=False):
+        say(f"{name} also comes from {packages.names(model.package)}: pip uninstall removes that")
+    elif not freed:
+        raise ModelError(f"{name} is not in the cache")
     say(f"removed {name}: {hub.readable(freed)} free")
