@@ -11,24 +11,24 @@ import boards
 import pytest
 from typer.testing import CliRunner
 
-from whisper_npu import doctor, hub, kernels
+from whisper_npu import kernels, sources
 from whisper_npu.cli import app
 from whisper_npu.doctor import diagnose
-from whisper_npu.errors import WhisperNpuError
+from whisper_npu.errors import ModelError, WhisperNpuError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from whisper_npu.catalogue import Model
     from whisper_npu.doctor import Report
     from whisper_npu.machine import Finding
 
 
 @pytest.fixture(autouse=True)
-def _no_downloads(monkeypatch: pytest.MonkeyPatch, random_model: Callable[[str], Path]) -> None:
-    """Only the demo model is here, played by a random one."""
-    monkeypatch.setattr(doctor, "DEMO", random_model("micro"))
-    monkeypatch.setattr(hub, "cached", lambda _model: None)
+def _no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is on this machine."""
+    monkeypatch.setattr(sources, "here", lambda _model: None)
 
 
 def _named(report: Report, name: str) -> Finding:
@@ -197,16 +197,28 @@ def test_a_damaged_model(
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(random_model("micro"), folder)
-    monkeypatch.setattr(hub, "cached", lambda model: folder if model.name == "base" else None)
+    here = {"tiny": random_model("micro"), "base": folder}
+    monkeypatch.setattr(sources, "here", lambda model: here.get(model.name))
     machine = boards.pc(tmp_path / "pc")
-    assert _named(diagnose(machine), "model").message == "demo, base"
+    assert _named(diagnose(machine), "model").message == "tiny, base"
     (folder / "model.safetensors").write_bytes(b"damaged")
     report = diagnose(machine)
     assert report.exit_code == 5
     assert _named(report, "model").fix == "whisper-npu models verify --repair base"
-    monkeypatch.setattr(doctor, "DEMO", tmp_path / "none")
-    monkeypatch.setattr(hub, "cached", lambda _model: None)
+    here.clear()
     assert _named(diagnose(machine), "model").message == "there is none on this machine"
+
+
+def test_a_package_with_other_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(model: Model) -> Path | None:
+        if model.name == "tiny.en":
+            raise ModelError("model.bin is not that of the package")
+        return None
+
+    monkeypatch.setattr(sources, "here", here)
+    report = diagnose(boards.pc(tmp_path))
+    assert report.exit_code == 5
+    assert _named(report, "model").fix == "whisper-npu models verify tiny.en"
 
 
 # The command

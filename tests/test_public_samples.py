@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
 SAMPLES = Path(__file__).parent.parent.parent / "shared" / "data" / "public_samples"
+DEMO = Path(__file__).parent.parent / "models" / "demo"
 MANIFEST = SAMPLES / "manifest.jsonl"
 ROWS: list[dict[str, Any]] = (
     [json.loads(line) for line in MANIFEST.read_text(encoding="utf-8").splitlines()]
@@ -40,7 +41,7 @@ def errors(expected: str, heard: str) -> int:
 @pytest.mark.skipif(not ROWS, reason="the recordings in ../shared/data are not here")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
 def test_behaves_as_the_manifest_says(row: dict[str, Any], command_line: CommandLine) -> None:
-    result = command_line("transcribe", SAMPLES / row["file"])
+    result = command_line("transcribe", SAMPLES / row["file"], "-m", DEMO)
     expect = re.sub(r"\(.*?\)", "", row["expect"])
     text = " ".join(result.out.split())
     if result.code == 0:
@@ -67,6 +68,6 @@ def test_most_recordings_come_out_word_for_word(command_line: CommandLine) -> No
     digits = [row for row in ROWS if row["file"].startswith("digits") and row["expect"] == "ok"]
     right = 0
     for row in digits[::4]:
-        out = command_line("transcribe", SAMPLES / row["file"]).out
+        out = command_line("transcribe", SAMPLES / row["file"], "-m", DEMO).out
         right += " ".join(out.split()) == row["text"]
     assert right >= 0.8 * len(digits[::4])
