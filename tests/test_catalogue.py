@@ -53,9 +53,7 @@ def test_packages_bring_the_weights_of_the_hub() -> None:
 def test_the_extras_of_the_project_are_the_packages_of_the_catalogue() -> None:
     for model in known().values():
         if package := model.package:
-            extra = re.search(
-                rf"^{package.extra} = \[(.*?)^?\]", PYPROJECT, re.DOTALL | re.MULTILINE
-            )
+            extra = re.search(rf"^{package.extra} = \[([^]]*)\]", PYPROJECT, re.MULTILINE)
             assert extra
             required = set(re.findall(r'"([\w-]+==[\w.]+)"', extra[1]))
             assert required == {f"{name}=={of}" for name, of in package.versions.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -118,3 +119,9 @@ def test_no_two_recordings_share_an_output(paths: list[str]) -> None:
 
 def test_a_recording_is_named_for_people() -> None:
     assert Recording(Path("x/a.wav"), "a").name == "x/a.wav"
+
+
+@pytest.mark.parametrize("address", ["https://host.example/talk.mp3", "FTP://host/a", "rtsp+x://h"])
+def test_an_address_is_told_what_it_is(address: str) -> None:
+    with pytest.raises(OptionError, match=f"{re.escape(address)} is a URL: download it first"):
+        find([address])

@@ -121,18 +121,16 @@ class Model:
         self.close()
 
 
-def require_task(checkpoint: Checkpoint, options: TranscribeOptions) -> None:
-    """Raise OptionError for a translation by a model that was never taught to translate.
+def require_translation(checkpoint: Checkpoint) -> None:
+    """Raise OptionError for a model that was never taught to translate.
 
     It would answer in the language that is spoken, or invent.
     """
-    if options.task != "translate":
-        return
     able = "models without .en in their name, such as base, small or large-v3, can"
     if not checkpoint.is_multilingual:
         raise OptionError(f"this model knows only English and cannot translate: {able}")
-    weights = checkpoint.folder.glob("*.safetensors")
-    model = next((found for path in weights if (found := of_weights(digest(path)))), None)
+    found = (of_weights(digest(path)) for path in checkpoint.weights)
+    model = next((model for model in found if model), None)
     if model and not model.translates:
         raise OptionError(f"{model.name} was not trained to translate: medium or large-v3 can")
 
@@ -178,7 +176,8 @@ class Transcription:
 
     def _fixed_language(self) -> str | None:
         """The language that needs no detection."""
-        require_task(self._model.checkpoint, self._options)
+        if self._options.task == "translate":
+            require_translation(self._model.checkpoint)
         asked = self._options.language
         code = None if asked in (AUTO, AUTO_EACH) else language_code(asked)
         if not self._model.tokenizer.multilingual:

@@ -21,7 +21,7 @@ from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
 from whisper_npu.options import DeviceOptions
-from whisper_npu.transcribe import Model, Transcription, hear, require_task
+from whisper_npu.transcribe import Model, Transcription, hear, require_translation
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Opening:
         self._door = threading.Lock()
         self._options = options
         self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
-        require_task(self._checkpoint, options)
+        if options.task == "translate":
+            require_translation(self._checkpoint)
 
     @property
     def fingerprint(self) -> str:

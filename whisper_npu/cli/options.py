@@ -16,7 +16,7 @@ Model = Annotated[
         "-m",
         metavar="NAME",
         rich_help_panel=MODEL,
-        help="Model to use: a name such as base, or a folder; without this option, the demo model.",
+        help="Model to use: a name such as base, or a folder; without this option, base.",
     ),
 ]
 Chip = Annotated[
