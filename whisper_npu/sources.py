@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def find(name: str | None, *, offline: bool = False, say: Say | None = None) -> Path:
-    """The folder or file of a model: a path as it is, else what is here by that name, else downloaded.
+    """The folder or file of a model: a path, else what is here by that name, else downloaded.
 
     name  None: the default
     say   hears, before any download, what is fetched and how big; default: the log
