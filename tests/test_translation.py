@@ -11,7 +11,7 @@ from whisper_npu import catalogue, load_model
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import OptionError
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.transcribe import require_translation
+from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,6 @@ def test_a_model_that_was_not_taught_it_is_known_by_its_weights(
     require_translation(checkpoint)  # nobody knows this model
     turbo = catalogue.known()["large-v3-turbo"]
     sums = {repository.sha256 for repository in turbo.repositories}
-    monkeypatch.setattr("whisper_npu.transcribe.digest", lambda _path: sums.pop())
+    monkeypatch.setattr("whisper_npu.translation.digest", lambda _path: sums.pop())
     with pytest.raises(OptionError, match="large-v3-turbo was not trained to translate: medium"):
         require_translation(checkpoint)

@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whisper_npu.audio import open_audio
-from whisper_npu.cache import digest
-from whisper_npu.catalogue import of_weights
 from whisper_npu.decoding import Decoder
-from whisper_npu.errors import OptionError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
 from whisper_npu.languages import language_code
@@ -35,6 +32,7 @@ from whisper_npu.timing import (
 )
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcript import Segment, Transcript
+from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -119,20 +117,6 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def require_translation(checkpoint: Checkpoint) -> None:
-    """Raise OptionError for a model that was never taught to translate.
-
-    It would answer in the language that is spoken, or invent.
-    """
-    able = "models without .en in their name, such as base, small or large-v3, can"
-    if not checkpoint.is_multilingual:
-        raise OptionError(f"this model knows only English and cannot translate: {able}")
-    found = (of_weights(digest(path)) for path in checkpoint.weights)
-    model = next((model for model in found if model), None)
-    if model and not model.translates:
-        raise OptionError(f"{model.name} was not trained to translate: medium or large-v3 can")
 
 
 def hear(blocks: Iterable[Float], n_mels: int, options: TranscribeOptions) -> LogMel | SpeechOnly:

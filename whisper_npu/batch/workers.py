@@ -21,8 +21,9 @@ from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
 from whisper_npu.options import DeviceOptions
-from whisper_npu.transcribe import Model, Transcription, hear, require_translation
+from whisper_npu.transcribe import Model, Transcription, hear
 from whisper_npu.transcript import Segment, Transcript
+from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
