@@ -62,10 +62,12 @@ def _vendor_driver(root: Path, version: str, node: int = 129) -> None:
             f"sys/class/drm/renderD{257 - node}/device/uevent": display,
             "sys/kernel/debug/rknpu/version": f"RKNPU driver: v{version}",
             f"dev/dri/renderD{node}": b"",
+            f"dev/dri/card{node - 128}": b"",
             f"dev/dri/renderD{257 - node}": b"",
         },
     )
-    (root / f"dev/dri/renderD{node}").chmod(0o660)
+    for name in (f"renderD{node}", f"card{node - 128}"):
+        (root / f"dev/dri/{name}").chmod(0o660)
 
 
 def _clocks(root: Path, npu: int = 1000, memory: int = 2112) -> None:

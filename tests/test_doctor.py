@@ -229,7 +229,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whisper_npu.machine.Machine", lambda: machine)
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 6
-    assert "fail  permission   /dev/dri/renderD128 belongs to group render" in done.stdout
+    assert (
+        "fail  permission   you may not use /dev/dri/card0 (group render, mode 660)" in done.stdout
+    )
     assert "-> sudo usermod -aG render $USER" in done.stdout
     assert done.stdout.endswith("CPU: ready. NPU: not ready, 2 to mend.\n")
     assert "\x1b" not in done.stdout  # colours are for terminals
@@ -245,6 +247,34 @@ def test_the_command_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     failed = [finding for finding in said["findings"] if finding["status"] == "fail"]
     assert [finding["name"] for finding in failed] == ["permission", "librknnrt"]
     assert all(finding["fix"] and finding["about"] == "npu" for finding in failed)
+
+
+TRIALS = [
+    ("late_evict,view_nosync", 0, ["pass  trial ", "products on one core against numpy", ": all"]),
+    ("refuse=16", 0, ["warn  trial, scores", "attention's scores are float32"]),
+    (
+        "wrong=100x256x0",
+        0,
+        ["warn  trial, layers", "fc2 and 1 more: wrong numbers (off by 1.0e+00)"],
+    ),
+    ("wrong=0x0x0", 6, ["fail  trial ", "multiplies nothing right: wrong numbers"]),
+    ("wrong=100x64x0@1", 0, ["warn  trial, cores", "core 1 is left out, at 100x64x"]),
+]
+
+
+@pytest.mark.parametrize(("manners", "code", "says"), TRIALS)
+def test_the_trial_of_an_emulated_npu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_model: Callable[[str], Path],
+    manners: str, code: int, says: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
+    monkeypatch.setenv("WHISPER_NPU_EMULATOR", manners)
+    model, chip = str(random_model("short")), "rk3588" if "@" in manners else "rk3566"
+    done = CliRunner().invoke(app, ["doctor", "--emulate", chip, "--model", model])
+    assert all(word in done.stdout for word in says), done.stdout
+    assert done.exit_code == code
+    assert f"emulated {chip}: nothing here says anything of a board" in done.stdout
+    assert "Emulated NPU: " in done.stdout.splitlines()[-1]
 
 
 def test_an_unknown_device() -> None:

@@ -23,6 +23,7 @@ from whisper_npu.devices.npu import NpuDevice, find_npu
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Step
+from whisper_npu.devices.trial import Verdict
 from whisper_npu.errors import DeviceError, DeviceFault
 from whisper_npu.model import Whisper, encode
 from whisper_npu.options import DeviceOptions
@@ -166,6 +167,39 @@ def test_bad_manners_change_nothing(
                 assert error(pair[0], other[0]) < TOLERANCE[precision] / 2
             else:
                 assert np.array_equal(pair, other)
+
+
+FC2 = "model.encoder.layers.1.fc2"
+VERDICTS = [
+    Verdict((0, 2), half=False),
+    Verdict((1,), normalise=True),
+    Verdict((0, 1, 2), refused={"attention": "it crashed", FC2: "wrong numbers"}),
+]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_the_trial_found_is_avoided(
+    precision: str, verdict: Verdict, checkpoint: Checkpoint, layers: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch, worst_manners: None,
+) -> None:  # fmt: skip
+    """Other cores, float32 scores, normalised weights, layers on the CPU: the same results."""
+    monkeypatch.setattr(Step, "on_npu", property(lambda step: not step.refused))
+    monkeypatch.setattr(npu, "in_order", lambda _: verdict)
+    shown: dict[str, float] = {}
+    with closing(opened(checkpoint, "rk3588", precision)) as device:
+        assert device._cores.n_cores == len(verdict.cores)
+        assert (device._cores.half_strip is None) == (not verdict.half)
+        lines = "\n".join(device.plan.lines())
+        device.encode(window())
+        device.encode(
+            window(),
+            observe=lambda name, x: (
+                shown.update({name: error(x, layers[name])}) if name in layers else None
+            ),
+        )
+    assert max(shown.values()) < TOLERANCE[precision]
+    assert all(reason in lines for reason in verdict.refused.values())
 
 
 def test_without_memory_the_reason_is_told(checkpoint: Checkpoint) -> None:

@@ -75,6 +75,18 @@ def close(actual: Array, expected: Array, scale: Array | None) -> None:
 OUTPUTS = [("float16", 4), ("float16", 8), ("int8", 8), ("int8", 16)]
 
 
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("rows", [1, M])
+def test_normalised_weights_sum_to_one(kernel: Any, width: int, rows: int) -> None:
+    weights = np.random.default_rng(5).random((rows, D)).astype(np.float16)
+    tiles_in = tiling.tile(weights, width)
+    total = weights.astype(np.float32).sum(axis=1)
+    expected = weights / total[:, None]
+    kernel.normalise(tiles_in, total)
+    np.testing.assert_allclose(read(tiles_in, None), expected, rtol=6e-4, atol=1e-6)
+    assert (total == 1).all()
+
+
 @pytest.mark.parametrize(("dtype", "strip"), OUTPUTS)
 def test_convert(kernel: Any, product: Any, dtype: str, strip: int) -> None:
     c, scales, bias, y = product

@@ -24,6 +24,10 @@ def doctor(
     rknnrt: Annotated[
         Path | None, typer.Option(help="Where librknnrt.so is.", metavar="PATH")
     ] = None,
+    emulate: Annotated[
+        str | None,
+        typer.Option(help="Try the emulated NPU of this chip instead: rk3588 or rk3566."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say whether this machine is ready, and how to mend what is not.
@@ -42,7 +46,7 @@ def doctor(
 
     if device not in ("auto", "cpu", "npu"):
         raise OptionError(f"unknown device {device!r}: use auto, cpu or npu")
-    report = diagnose(Machine(), device=device, model=model, library=rknnrt)
+    report = diagnose(Machine(), device=device, model=model, library=rknnrt, emulate=emulate)
     if json:
         from json import dumps
 

@@ -127,14 +127,14 @@ def open_graph_device(
 def _cores(options: GraphOptions, soc: Soc, root: Path) -> tuple[int, ...]:
     """Which cores; none: the vendor's library takes one that is free."""
     from whisper_npu.graphs.runtime import LIBRARY
-    from whisper_npu.rknpu.trials import usable
+    from whisper_npu.rknpu.trials import Board, usable
 
     number, of = options.share
     if not 1 <= options.n_cores <= soc.cores:
         raise DeviceError(f"{soc.name} has {soc.cores} NPU cores, {options.n_cores} were asked for")
     if soc.cores == 1 or options.n_cores == of == 1:
         return ()
-    working = usable(soc, root / LIBRARY, Machine(root))
+    working = usable(Board(soc, root / LIBRARY, Machine(root)))
     if options.n_cores > len(working):
         raise DeviceError(f"{options.n_cores} NPU cores were asked for, {len(working)} work")
     if options.n_cores > 1:

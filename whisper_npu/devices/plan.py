@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import inf
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whisper_npu import cache
+from whisper_npu.devices.trial import Verdict, in_order
 from whisper_npu.machine import Machine
 from whisper_npu.model import Conv
 from whisper_npu.rknpu import clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from whisper_npu.checkpoint import Dimensions
-    from whisper_npu.devices.npu.weights import Entry, Image
+    from whisper_npu.devices.npu.weights import Image
     from whisper_npu.rknpu.cores import Cores
     from whisper_npu.rknpu.librknnrt import Memory
     from whisper_npu.rknpu.soc import Precision, Soc
@@ -33,13 +35,12 @@ _WARM_UP = 0.5  # seconds: longer than a governor takes to raise a clock
 
 @dataclass(frozen=True)
 class Work:
-    """The matmuls of one layer: `count` calls of (M, K) x (K, N), shared out over the cores."""
+    """The matmuls of one layer: (M, K) x (K, N) for each width N, shared out over the cores."""
 
     m: int
     k: int
-    n: int
+    widths: tuple[int, ...]
     precision: Precision
-    count: int
     half: bool = False  # the result is float16
 
 
@@ -51,10 +52,11 @@ class Step:
     n_layers: int
     npu_seconds: float
     cpu_seconds: float
+    refused: str = ""  # why not on the NPU, whatever the times
 
     @property
     def on_npu(self) -> bool:
-        return self.npu_seconds <= self.cpu_seconds
+        return not self.refused and self.npu_seconds <= self.cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Plan:
     steps: tuple[Step, ...]
     step_of: dict[str, Step]  # layer's name -> its step; "attention" for all attention
     glue_seconds: float  # modelled: softmax, GELU, layer norm and tiles on the chip's own cores
+    normalise: bool = False  # softmax weights before the product with the values, not after it
 
     def on_npu(self, layer: str) -> bool:
         return self.step_of[layer].on_npu
@@ -90,7 +93,8 @@ class Plan:
         for step in self.steps:
             place = "NPU" if step.on_npu else "CPU"
             npu, cpu = 1e3 * step.npu_seconds, 1e3 * step.cpu_seconds
-            rows.append(f"{step.name:24}{step.n_layers:7}{npu:9.2f}{cpu:9.2f}  {place}")
+            why = f" ({step.refused})" if step.refused else ""
+            rows.append(f"{step.name:24}{step.n_layers:7}{npu:9.2f}{cpu:9.2f}  {place}{why}")
         rows.append(
             f"one window: NPU {1e3 * self.npu_seconds:.0f} ms, CPU layers "
             f"{1e3 * self.cpu_seconds:.0f} ms, between layers {1e3 * self.glue_seconds:.0f} ms "
@@ -99,36 +103,39 @@ class Plan:
         return rows
 
 
-def modelled(image: Image, dims: Dimensions, *, half: bool = True) -> Plan:
+def modelled(image: Image, dims: Dimensions, found: Verdict | None = None) -> Plan:
     """From the model of the chip.
 
-    half  attention's scores leave the NPU as float16
+    found  by the trial; None: all is in order
     """
-    soc = image.soc
+    soc, found = image.soc, found or in_order(image.soc)
 
     def npu(works: list[Work]) -> float:
-        return sum(_npu_model(soc, work) for work in works)
+        return sum(_npu_model(soc, work, len(found.cores)) for work in works)
 
     def cpu(works: list[Work]) -> float:
-        return sum(2.0 * w.m * w.k * w.n * w.count for w in works) / soc.cpu_operations
+        return sum(2.0 * w.m * w.k * sum(w.widths) for w in works) / soc.cpu_operations
 
-    return _plan(
-        image, dims, f"plan for emulated {soc.name}, {image.precision}, modelled", npu, cpu,
-        half=half,
-    )  # fmt: skip
+    title = f"plan for emulated {soc.name}, {image.precision}, modelled"
+    return _plan(image, dims, title, (npu, cpu), found)
 
 
-def measured(image: Image, dims: Dimensions, cores: Cores, machine: Machine | None = None) -> Plan:
+def measured(
+    image: Image, dims: Dimensions, cores: Cores, found: Verdict | None = None,
+    machine: Machine | None = None,
+) -> Plan:  # fmt: skip
     """From times taken on this machine, once for each shape of layer, library and clock.
 
     The NPU works for a while first: clocks that idle are slow, and the times are kept.
+
+    found  by the trial: what it refused is not run; None: all is in order
     """
-    machine, half = machine or Machine(), cores.half_strip is not None
+    machine, found = machine or Machine(), found or in_order(image.soc)
     version = cores.version()[0].split()[0]
     path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
     known = cache.remembered(path)
     bench = _Bench(cores)
-    bench.warm_up(_attention(image.soc, dims, half=half)[1])
+    bench.warm_up(_works(image, found)["attention"][1])
     now = clocks.megahertz(machine)
     clock = ", ".join(f"{name} {now[name]} MHz" for name in ("NPU", "memory") if name in now)
 
@@ -139,58 +146,61 @@ def measured(image: Image, dims: Dimensions, cores: Cores, machine: Machine | No
                 known[key] = min(_seconds(run, work) for _ in range(3))
         return sum(known[key] for key in keys)
 
+    title = f"plan for {image.soc.name}, {image.precision}, measured with librknnrt {version}"
+    sides = (
+        lambda works: time_of(f"npu x {cores.n_cores}", bench.npu, works),
+        lambda works: time_of("cpu", bench.cpu, works),
+    )
     try:
-        plan = _plan(
-            image, dims,
-            f"plan for {image.soc.name}, {image.precision}, measured with librknnrt {version}"
-            + (f", {clock}" if clock else ""),
-            lambda works: time_of(f"npu x {cores.n_cores}", bench.npu, works),
-            lambda works: time_of("cpu", bench.cpu, works),
-            half=half,
-        )  # fmt: skip
+        plan = _plan(image, dims, f"{title}, {clock}" if clock else title, sides, found)
         cache.remember(path, known)
     finally:
         bench.close()
     return plan
 
 
-def _plan(  # noqa: PLR0913  both sides, and what they are asked
-    image: Image, dims: Dimensions, title: str,
-    npu: Callable[[list[Work]], float], cpu: Callable[[list[Work]], float], *, half: bool,
-) -> Plan:  # fmt: skip
-    works: dict[str, list[Work]] = {}
+Side = Callable[[list[Work]], float]  # seconds of one layer
+
+
+def _plan(
+    image: Image, dims: Dimensions, title: str, sides: tuple[Side, Side], found: Verdict
+) -> Plan:
+    npu, cpu = sides
+    works = _works(image, found)
     layers: dict[str, list[str]] = {}  # of each step
-    for name, entry in image.entries.items():
-        work = _work(entry, dims)
-        kind = "conv" if isinstance(entry.layer, Conv) else "linear"
-        label = f"{kind} {work.m}x{work.k}x{work.n} {work.precision}"
-        works[label] = [work]
-        layers.setdefault(label, []).append(name)
-    works["attention"] = _attention(image.soc, dims, half=half)
-    layers["attention"] = ["attention"] * dims.n_audio_layer
-    steps = {
-        label: Step(label, len(names), npu(works[label]), cpu(works[label]))
-        for label, names in layers.items()
-    }
+    for name, own in works.items():
+        layers.setdefault(_label(image, name, own), []).append(name)
+    steps: dict[str, Step] = {}
+    for label, names in layers.items():
+        count = dims.n_audio_layer if label == "attention" else len(names)
+        refused = next((found.refused[name] for name in names if name in found.refused), "")
+        npu_seconds = inf if refused else npu(works[names[0]])
+        steps[label] = Step(label, count, npu_seconds, cpu(works[names[0]]), refused)
     step_of = {name: steps[label] for label, names in layers.items() for name in names}
     glue_seconds = _glue_elements(dims) * image.soc.glue_seconds
-    return Plan(title, tuple(steps.values()), step_of, glue_seconds)
+    return Plan(title, tuple(steps.values()), step_of, glue_seconds, found.normalise)
 
 
-def _work(entry: Entry, dims: Dimensions) -> Work:
-    m = 2 * dims.n_audio_ctx if entry.layer.name.endswith("conv1") else dims.n_audio_ctx
-    return Work(m, entry.k, entry.n, entry.precision, 1)
+def _works(image: Image, found: Verdict) -> dict[str, list[Work]]:
+    """Of each layer, and of all heads of one attention."""
+    works: dict[str, list[Work]] = {}
+    for name, cases in image.cases(len(found.cores), half=found.half).items():
+        if name == "attention":
+            works[name] = [
+                Work(x.m, x.k, (x.n,) * image.n_heads, "fp16", half=x.half) for x in cases
+            ]
+        else:
+            widths = tuple(case.n for case in cases)
+            works[name] = [Work(cases[0].m, cases[0].k, widths, cases[0].precision)]
+    return works
 
 
-def _attention(soc: Soc, dims: Dimensions, *, half: bool) -> list[Work]:
-    width, n_keys = (
-        dims.n_audio_state // dims.n_audio_head,
-        soc.orders["fp16"].padded_k(dims.n_audio_ctx),
-    )
-    return [
-        Work(dims.n_audio_ctx, width, n_keys, "fp16", dims.n_audio_head, half=half),
-        Work(dims.n_audio_ctx, n_keys, width, "fp16", dims.n_audio_head),
-    ]
+def _label(image: Image, name: str, works: list[Work]) -> str:
+    if name == "attention":
+        return name
+    kind = "conv" if isinstance(image.entries[name].layer, Conv) else "linear"
+    work = works[0]
+    return f"{kind} {work.m}x{work.k}x{sum(work.widths)} {work.precision}"
 
 
 def _glue_elements(dims: Dimensions) -> float:
@@ -203,14 +213,11 @@ def _glue_elements(dims: Dimensions) -> float:
     return layers * (scores + others) + ends
 
 
-def _npu_model(soc: Soc, work: Work) -> float:
-    """A layer with several calls shares them out; one with one call is split by outputs."""
-    if work.count > 1 or soc.cores == 1:
-        c_bytes = 2 if work.half else 4
-        one = soc.matmul_seconds(work.m, work.k, work.n, work.precision, c_bytes)
-        return work.count * one / soc.cores_speedup
-    part = soc.matmul_seconds(work.m, work.k, -(-work.n // soc.cores), work.precision, 4)
-    return soc.cores * part / soc.cores_speedup
+def _npu_model(soc: Soc, work: Work, n_cores: int) -> float:
+    c_bytes = 2 if work.half else 4
+    one = (soc.matmul_seconds(work.m, work.k, n, work.precision, c_bytes) for n in work.widths)
+    speedup = 1 + (soc.cores_speedup - 1) * (n_cores - 1) / max(soc.cores - 1, 1)
+    return sum(one) / speedup
 
 
 class _Bench:
@@ -221,19 +228,22 @@ class _Bench:
         self._memory: dict[str, Memory] = {}
 
     def npu(self, work: Work) -> None:
-        parts = self._cores.n_cores if work.count == 1 else 1
-        align = self._cores.soc.orders[work.precision].align_n
-        n = max(work.n // parts // align, 1) * align
-        width = 1 if work.precision == "int8" else 2
+        widest, width = max(work.widths), 1 if work.precision == "int8" else 2
         a = self._operand("a", work.m * work.k * width)
-        b = self._operand("b", work.k * n * width)
-        c = [self._operand(f"c{i}", work.m * n * 4, i) for i in range(self._cores.n_threads)]
+        b = self._operand("b", work.k * widest * width)
+        c = [self._operand(f"c{i}", work.m * widest * 4, i) for i in range(self._cores.n_threads)]
+        free: SimpleQueue[Memory] = SimpleQueue()
+        for memory in c:
+            free.put(memory)
 
-        def run(i: int) -> None:
-            shape = work.m, work.k, n
-            self._cores.multiply(shape, work.precision, (a, b, c[i % len(c)]), half=work.half)
+        def run(n: int) -> None:
+            own, shape = free.get(), (work.m, work.k, n)
+            try:
+                self._cores.multiply(shape, work.precision, (a, b, own), half=work.half)
+            finally:
+                free.put(own)
 
-        self._cores.each(run, range(work.count * parts))
+        self._cores.each(run, work.widths)
 
     def warm_up(self, work: Work) -> None:
         end = time.perf_counter() + _WARM_UP
@@ -241,9 +251,9 @@ class _Bench:
             self.npu(work)
 
     def cpu(self, work: Work) -> None:
-        a, b = np.ones((work.m, work.k), np.float32), np.ones((work.k, work.n), np.float32)
-        for _ in range(work.count):
-            a @ b
+        a = np.ones((work.m, work.k), np.float32)
+        for n in work.widths:
+            a @ np.ones((work.k, n), np.float32)
 
     def _operand(self, role: str, size: int, thread: int = 0) -> Memory:
         known = self._memory.get(role)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from whisper_npu.graphs.recipe import GRAPH, graphs_folder, manifests
 from whisper_npu.graphs.runtime import LIBRARY
 from whisper_npu.machine import Finding
-from whisper_npu.rknpu.board import GET_LIBRARY, find_library, version_of
+from whisper_npu.rknpu.board import GET_LIBRARY
+from whisper_npu.rknpu.librknnrt import find_library, library_version
 from whisper_npu.rknpu.soc import detect
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def examine(machine: Machine) -> Finding:
         return Finding(name, "warn", message, f"pip install {lite}")
     library = machine.root / LIBRARY
     if not library.exists():
-        found = find_library(machine)
+        found = find_library(root=machine.root)
         fix = f"sudo ln -s {found} /{LIBRARY}" if found.is_file() else GET_LIBRARY
         message = f"{lite} {version} looks for /{LIBRARY} and nowhere else: it is missing"
         return Finding(name, "warn", message, fix)
@@ -56,7 +57,7 @@ def _compiled(package: str, chip: str, library: Path) -> Finding:
         if not file.is_file() or file.stat().st_size != each.get("bytes"):
             return Finding(name, "warn", f"{file} is not as long as it was made", compile_it)
     newest = max((str(each.get("toolchain")) for each in mine.values()), key=_numbers)
-    runtime = version_of(library)
+    runtime = library_version(library)
     if runtime and _numbers(runtime) < _numbers(newest):
         message = f"/{LIBRARY} is {runtime}, older than a graph made by {newest}"
         return Finding(name, "warn", message, GET_LIBRARY)

@@ -384,6 +384,22 @@ void softmax(const Operand& scores, int n_keys, const Operand& out, float* total
                     : softmax_of<4>(scores, n_keys, out, total);
 }
 
+// Rows that sum to 1, of weights and what each row sums to.
+void normalise(const Operand& weights, float* total) {
+  const int width = weights.width, rows_at_once = kLanes / width;
+  for (int row = 0; row < weights.rows; row += rows_at_once) {
+    const int n = at_most(weights.rows - row, rows_at_once) * width;
+    float each[kLanes] = {};
+    for (int i = 0; i < n; ++i) each[i] = 1 / total[row + i / width];
+    const F factor = load(each);
+    for (int j = 0; j < weights.strips; ++j) {
+      uint16_t* at = (uint16_t*)weights.values + (size_t)j * weights.stride + (size_t)row * width;
+      store_halves(at, n, load_halves(at, n) * factor);
+    }
+  }
+  for (int row = 0; row < weights.rows; ++row) total[row] = 1;
+}
+
 void keys(const Product& product, const Heads& out) {
   const int n_keys = out.outer * out.n, width = out.inner * out.k;
   memset(out.values, 0, 2 * (size_t)out.heads * (size_t)n_keys * (size_t)width);
@@ -466,7 +482,7 @@ void tap(const Product& stream, int tap, int step, const Operand& out) {
 }  // namespace
 
 extern const TileKernels tile_kernels;
-const TileKernels tile_kernels = {kName, convert, gelu_of, add, norm, softmax,
-                                  keys,  values,  rows,    tap};
+const TileKernels tile_kernels = {kName, convert, gelu_of, add,  norm, softmax,
+                                  normalise, keys, values, rows, tap};
 
 }  // namespace whisper_npu::ISA

@@ -42,6 +42,7 @@ struct TileKernels {
   void (*layer_norm)(const Product& stream, const float* weight, const float* bias,
                      const Operand& out);
   void (*softmax)(const Operand& scores, int n_keys, const Operand& out, float* total);
+  void (*normalise)(const Operand& weights, float* total);
   void (*keys)(const Product& product, const Heads& out);
   void (*values)(const Product& product, const Heads& out);
   void (*rows)(const Product& product, float* out, size_t stride);

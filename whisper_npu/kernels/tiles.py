@@ -126,6 +126,16 @@ def softmax(scores: Half, n_keys: int, out: Half, total: Float) -> None:
     _store(weights, out, None)
 
 
+def normalise(weights: Half, total: Float) -> None:
+    """Make each row of softmax weights sum to 1.
+
+    weights  (K/s, M, s)  float16  in place
+    total    (M,)         float32  what each row sums to; written: 1
+    """
+    weights[:] = weights.astype(np.float32) / total[:, None]
+    total[:] = 1
+
+
 def keys(
     product: Array,
     row_scale: Float | None,

@@ -169,6 +169,15 @@ void softmax(const Out3& scores, int n_keys, const Out3& out, const Out& total,
   kernels.softmax(from, n_keys, to, total.data());
 }
 
+void normalise(const Out3& weights, const Out& total, const std::string& isa) {
+  const Operand to = operand_of(weights, {});
+  need(to.element == Element::kHalf, "weights are float16");
+  need(total.shape(0) == (size_t)to.rows, "total has another size");
+  const TileKernels& kernels = kernels_for(isa);
+  nb::gil_scoped_release release;
+  kernels.normalise(to, total.data());
+}
+
 template <void (*TileKernels::*function)(const Product&, const Heads&), int width_axis>
 void heads(const In3& product, const MaybeIn& row_scale, const MaybeIn& channel_scale,
            const MaybeIn& bias, const Out5& out, const std::string& isa) {
@@ -217,6 +226,7 @@ void bind_tiles(nb::module_& m) {
         "isa"_a = "");
   t.def("softmax", softmax, "scores"_a, "n_keys"_a, "out"_a, "total"_a.noconvert(),
         "isa"_a = "");
+  t.def("normalise", normalise, "weights"_a, "total"_a.noconvert(), "isa"_a = "");
   t.def("tap", tap, "stream"_a, "tap"_a, "step"_a, "out"_a, "isa"_a = "");
 }
 

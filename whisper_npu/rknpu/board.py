@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import DeviceFault
+from whisper_npu.errors import DeviceError
 from whisper_npu.machine import Finding
-from whisper_npu.rknpu import clocks, trials
+from whisper_npu.rknpu import clocks
+from whisper_npu.rknpu.librknnrt import find_library, library_version
 from whisper_npu.rknpu.soc import Soc, detect
 
 if TYPE_CHECKING:
@@ -19,20 +20,14 @@ if TYPE_CHECKING:
 
     from whisper_npu.machine import Machine
 
-_LIBRARIES = (
-    "usr/lib/librknnrt.so",
-    "usr/lib/aarch64-linux-gnu/librknnrt.so",
-    "usr/local/lib/librknnrt.so",
-    "usr/lib64/librknnrt.so",
-    "lib/librknnrt.so",
-)
 GET_LIBRARY = (
     "sudo curl -L -o /usr/lib/librknnrt.so https://github.com/airockchip/rknn-toolkit2/raw/v2.3.2/"
     "rknpu2/runtime/Linux/librknn_api/aarch64/librknnrt.so"
 )
 _VENDOR_KERNEL = (
     "install the vendor kernel (Armbian: sudo armbian-config, System, Kernel, vendor; or the board "
-    "maker's image) and reboot"
+    "maker's image) and reboot; or build the vendor's driver for this kernel with DKMS "
+    "(w568w/rknpu-module on GitHub, for 6.19 and 7.0, tried by its author on RK3566)"
 )
 _OVERLAY = (
     "enable the overlay rk3568-npu-enable (Armbian: sudo armbian-config, System, device tree "
@@ -49,26 +44,22 @@ _DRIVER_VERSIONS = (  # the first needs root
     "proc/rknpu/version",
     "sys/module/rknpu/version",
 )
+_TRUSTED_LIBRARY = (2, 3)
 _OLDEST_DRIVER = (0, 9, 6)  # with older ones, users met refused core masks and failing matmuls
 _SLOW = 0.8  # of the top clock
 
 
-def examine(machine: Machine, library: Path | None = None, *, ask: bool = False) -> list[Finding]:
-    """All about the NPU; a machine without one gets a single finding that says so.
+def examine(machine: Machine, library: Path | None = None) -> list[Finding]:
+    """All that can be seen of the NPU; a machine without one gets a single finding that says so.
 
     library  librknnrt.so, where it is not in a usual place
-    ask      let the NPU compute, where nothing speaks against it
     """
     soc = detect(machine.root)
     if soc is None:
         return [_no_chip(machine)]
     findings = [_chip(machine, soc), *_kernel(machine), _library(machine, library)]
     findings += _clocks(machine)
-    if cores := _cores(machine, soc):
-        findings.append(cores)
-    if ask and all(finding.status != "fail" for finding in findings):
-        findings.append(_answer(soc, find_library(machine, library)))
-    return findings
+    return findings + _room(machine, soc)
 
 
 def obstacle(machine: Machine) -> str:
@@ -172,41 +163,46 @@ def _npu_status(machine: Machine) -> list[Path]:
 
 
 def _permission(machine: Machine) -> Finding:
+    """Of the render node and of the card beside it: librknnrt opens either."""
     name = "permission"
-    nodes = [f"dri/{node}" for node in _nodes(machine) if node.startswith("renderD")] or ["rknpu"]
-    shown, node = f"/dev/{nodes[-1]}", machine.root / "dev" / nodes[-1]
-    if not node.exists():
+    nodes = [f"dri/{node}" for node in _nodes(machine)] or ["rknpu"]
+    shown = [f"/dev/{node}" for node in nodes if (machine.root / "dev" / node).exists()]
+    if f"/dev/{nodes[-1]}" not in shown:
         fix = _CONTAINER if machine.is_container else _UDEV
-        return Finding(name, "fail", f"{shown} is missing", fix)
-    if not machine.may_use(node):
-        group = machine.group(node.stat().st_gid)
-        mode = node.stat().st_mode & 0o777
-        message = f"{shown} belongs to group {group} (mode {mode:03o}) and you may not use it"
-        helps = group != "root" and mode & 0o060 == 0o060
-        fix = f"sudo usermod -aG {group} $USER, then log in again" if helps else _UDEV
-        return Finding(name, "fail", message, fix)
-    if "dri/" in shown and (machine.root / "dev/rknpu").is_symlink():
+        return Finding(name, "fail", f"/dev/{nodes[-1]} is missing", fix)
+    closed = [node for node in shown if not machine.may_use(machine.root / node[1:])]
+    if closed:
+        return _closed(machine, closed)
+    if "dri/" in nodes[-1] and (machine.root / "dev/rknpu").is_symlink():
         message = "/dev/rknpu is a link and leads librknnrt away from the NPU's DRM node"
         return Finding(name, "warn", message, "sudo rm /dev/rknpu")
-    return Finding(name, "pass", f"{shown} may be used")
+    return Finding(name, "pass", f"{' and '.join(shown)} may be used")
+
+
+def _closed(machine: Machine, nodes: list[str]) -> Finding:
+    status = {node: (machine.root / node[1:]).stat() for node in nodes}
+    groups = {node: machine.group(each.st_gid) for node, each in status.items()}
+    told = ", ".join(
+        f"{node} (group {groups[node]}, mode {status[node].st_mode & 0o777:03o})" for node in nodes
+    )
+    helps = all(
+        groups[node] != "root" and each.st_mode & 0o060 == 0o060 for node, each in status.items()
+    )
+    names = ",".join(dict.fromkeys(groups.values()))
+    fix = f"sudo usermod -aG {names} $USER, then log in again" if helps else _UDEV
+    return Finding("permission", "fail", f"you may not use {told}", fix)
 
 
 # The vendor's library
 
 
-def find_library(machine: Machine, given: Path | None = None) -> Path:
-    """Where librknnrt.so is, or where it belongs."""
-    if given is not None:
-        return given
-    paths = [machine.root / name for name in _LIBRARIES]
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
 def _library(machine: Machine, given: Path | None) -> Finding:
     name = "librknnrt"
-    path = find_library(machine, given)
     try:
+        path = find_library(given, machine.root)
         data = path.read_bytes()
+    except DeviceError as error:
+        return Finding(name, "fail", str(error), GET_LIBRARY)
     except FileNotFoundError:
         return Finding(name, "fail", "the vendor's library is not installed", GET_LIBRARY)
     except OSError as error:
@@ -214,47 +210,46 @@ def _library(machine: Machine, given: Path | None) -> Finding:
     if data[:5] != b"\x7fELF\x02" or data[18:20] != _ELF.get(machine.architecture):
         message = f"{path} is not a library for {machine.architecture}"
         return Finding(name, "fail", message, GET_LIBRARY)
-    found = re.search(_VERSION, data)
-    if found is None:
+    return _version(path)
+
+
+def _version(path: Path) -> Finding:
+    name, version = "librknnrt", library_version(path)
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if not version:
         return Finding(name, "warn", f"{path} does not tell its version", GET_LIBRARY)
-    version = found[1].decode()
-    if int(found[2]) < 2:
+    if numbers < (2, 0):
         return Finding(name, "fail", f"{path} is {version}: 2.0 or later is needed", GET_LIBRARY)
+    if numbers < _TRUSTED_LIBRARY:
+        message = f"{path} is {version}: before 2.3, users met products that were all zeros"
+        return Finding(name, "warn", message, GET_LIBRARY)
     return Finding(name, "pass", f"{version} in {path}")
 
 
-def version_of(library: Path) -> str:
-    """What a library says of itself; "" when it says nothing."""
-    try:
-        found = re.search(_VERSION, library.read_bytes())
-    except OSError:
-        return ""
-    return found[1].decode() if found else ""
-
-
-_VERSION = rb"librknnrt version: ((\d+)\.\d+[\w.]*)"
 _ELF = {"aarch64": b"\xb7\0", "x86_64": b"\x3e\0"}  # e_machine
 
 
-def _answer(soc: Soc, library: Path) -> Finding:
-    """Let a child process multiply on the NPU: a vendor's library may crash."""
-    try:
-        answer = trials.ask(library, 0 if soc.cores > 1 else None)
-    except DeviceFault as fault:
-        fix = "look at dmesg for RKNPU, update kernel and librknnrt, and reboot"
-        return Finding("NPU", "fail", str(fault), fix)
-    return Finding("NPU", "pass", answer)
+# Memory
 
 
-def _cores(machine: Machine, soc: Soc) -> Finding | None:
-    """Which cores take part; the NPU's first use finds out."""
-    name, found = "NPU cores", trials.outcomes(soc, machine)
-    if left_out := {core: said for core, said in found.items() if said != trials.WORKS}:
-        message = "; ".join(f"core {core} is left out: {said}" for core, said in left_out.items())
-        return Finding(name, "warn", message, f"rm {trials.notes()} to try again")
-    if len(found) < soc.cores - 1:
-        return Finding(name, "pass", "core 0; the others are tried when the NPU is first used")
-    return Finding(name, "pass", f"all {soc.cores} work") if soc.cores > 1 else None
+def _room(machine: Machine, soc: Soc) -> list[Finding]:
+    """What RK356x can reach: their IOMMU knows 4 GB, and some kernels leave it off."""
+    name = "NPU memory"
+    units = machine.glob("proc/device-tree/iommu@fde4b000/status")
+    if soc.name not in ("rk3566", "rk3562") or not units:
+        return []
+    if "disabled" in machine.text(units[0]):
+        message = (
+            "the NPU runs without its IOMMU and reaches about 12 MB: weights are copied there "
+            "layer by layer, and most models do not fit"
+        )
+        fix = "enable the node iommu@fde4b000 in the device tree, or give the kernel cma=256M"
+        return [Finding(name, "warn", message, fix)]
+    sizes = machine.memory()
+    if sizes and sizes[1] > 4 << 30:
+        message = "the NPU's IOMMU knows 4 GB and this board has more: its first job may fail"
+        return [Finding(name, "warn", message, "boot with mem=3840M where the trial fails")]
+    return []
 
 
 # Clocks

@@ -44,12 +44,15 @@ _MOST_FILES = 65536
 class Cores:
     """Some cores of one chip: their numbers, or None for all.
 
+    half  whether results of float16 may be asked for, where the library has them
+
     Raises DeviceError when the NPU cannot be used, DeviceFault from any run.
     """
 
     def __init__(
-        self, library: Library, soc: Soc, n_threads: int, numbers: Sequence[int] | None = None
-    ) -> None:
+        self, library: Library, soc: Soc, n_threads: int, numbers: Sequence[int] | None = None,
+        *, half: bool = True,
+    ) -> None:  # fmt: skip
         self.library = library
         self.soc = soc
         numbers = range(soc.cores) if numbers is None else numbers
@@ -69,7 +72,7 @@ class Cores:
                 shape = 1, order.align_k, order.align_n
                 self._keepers.append(library.matmul(shape, KINDS["fp16"]))
             self._compare_order()
-            self.half_strip = self._half_strip()
+            self.half_strip = self._half_strip() if half else None
         except DeviceError:
             self.close()
             raise

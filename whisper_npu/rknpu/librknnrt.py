@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from ctypes import (
     POINTER,
     Structure,
@@ -165,15 +166,39 @@ def _check(result: Any, function: Any, _arguments: Any) -> Any:
     return result
 
 
-def find_library(path: Path | None = None) -> Path:
-    """Where librknnrt.so is: the path given, the environment, /usr/lib, the loader's own search."""
+_PLACES = (  # below the root
+    "usr/lib/librknnrt.so",
+    "usr/lib/aarch64-linux-gnu/librknnrt.so",
+    "usr/local/lib/librknnrt.so",
+    "usr/lib64/librknnrt.so",
+    "lib/librknnrt.so",
+)
+
+
+def find_library(path: Path | None = None, root: Path = Path("/")) -> Path:
+    """Where librknnrt.so is, for those who load it and for those who look.
+
+    The path given, the environment, the loader's LD_LIBRARY_PATH, the usual places; the first of
+    these when it is nowhere. Raises DeviceError when what was named is not there.
+    """
     named = path or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
     if named is not None:
         if not named.is_file():
             raise DeviceError(f"{named}: no such library; give the path of librknnrt.so")
         return named
-    usual = Path("/usr/lib/librknnrt.so")
-    return usual if usual.exists() else Path("librknnrt.so")
+    own = os.environ.get("LD_LIBRARY_PATH", "").split(":") if root == Path("/") else []
+    places = [Path(folder) / "librknnrt.so" for folder in own if folder]
+    places += [root / place for place in _PLACES]
+    return next((place for place in places if place.is_file()), root / _PLACES[0])
+
+
+def library_version(path: Path) -> str:
+    """What a library says of itself in its file: "2.3.2"; "" when it says nothing."""
+    try:
+        found = re.search(rb"librknnrt version: (\d+\.\d+[\w.]*)", path.read_bytes())
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
 
 
 class Library:

@@ -1,8 +1,9 @@
-"""Which cores of this board's NPU work: each is tried once, in a process of its own.
+"""What of this board's NPU can be relied on: each shape is tried once, in a process of its own.
 
-Core 0 is taken for granted. Users met boards where the mask of another core made the vendor's
-library crash, or stopped the whole machine. So it is written down that a core is being tried
-before it is, and a note that nobody replaced after a reboot means: never again.
+Users met boards where the mask of another core made the vendor's library crash, or stopped the
+whole machine; shapes that end the process; results that are wrong without an error. So a child
+multiplies and compares, and it is written down that something is being tried before it is: a note
+that nobody replaced after a reboot means never again. Kept by board, kernel and library.
 """
 
 from __future__ import annotations
@@ -10,109 +11,248 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import subprocess
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
 
 from whisper_npu import cache
-from whisper_npu.errors import DeviceFault, OutputError, warn_once
+from whisper_npu.errors import OutputError, warn_once
 from whisper_npu.machine import Machine
+from whisper_npu.rknpu import emulator
+from whisper_npu.rknpu.librknnrt import library_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from whisper_npu.rknpu.soc import Soc
+    from whisper_npu.rknpu.soc import Precision, Soc
 
 WORKS, TRYING = "works", "the machine stopped when it was tried"
-_PATIENCE = 60.0  # seconds for one small matmul
+MARK = "trial:"  # before what the child says: the library talks, too
+_PATIENCE = 60.0  # seconds for one shape
+_CRASHES = 6  # of one core, after which the rest is not tried
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A product (M, K) x (K, N) as a window makes it."""
+
+    m: int
+    k: int
+    n: int
+    precision: Precision = "fp16"
+    half: bool = False  # the result is float16
+    operand: Literal["noise", "weights", "shares"] = "noise"  # A: of a softmax, or normalised
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it multiplies whole numbers."""
+        return self.precision == "int8"
+
+    @property
+    def is_runtime(self) -> bool:
+        """Whether B is made in each window: of attention."""
+        return self.half or self.operand != "noise"
+
+    def __str__(self) -> str:
+        kind = self.precision + (" to fp16" if self.half else "")
+        what = {"noise": "", "weights": ", softmax", "shares": ", softmax normalised"}[self.operand]
+        return f"{self.m}x{self.k}x{self.n} {kind}{what}"
+
+
+SMALL = Case(64, 64, 64)
+Outcomes = dict[Case, str]  # WORKS, or what happened
+
+
 def notes() -> Path:
-    """Where the outcomes are kept; without this file all cores are tried again."""
-    return cache.folder() / "npu-cores.json"
+    """Where the outcomes are kept; without this file all is tried again."""
+    return cache.folder() / "npu-trials.json"
 
 
-def outcomes(soc: Soc, machine: Machine) -> dict[int, str]:
-    """What is known of this board's cores: "works", or why a core is left out."""
-    known = cache.remembered(notes()).get(_board(soc, machine))
-    found = known if isinstance(known, dict) else {}
-    return {core: str(found[str(core)]) for core in range(1, soc.cores) if str(core) in found}
+@dataclass(frozen=True)
+class Board:
+    """Where a trial takes place, and what is kept of it."""
+
+    soc: Soc
+    library: Path
+    machine: Machine = field(default_factory=Machine)
+
+    @property
+    def key(self) -> str:
+        """The cache may be shared by several boards; a new kernel or library may be better."""
+        machine = self.machine
+        serial = machine.text("proc/device-tree/serial-number") or machine.text("etc/machine-id")
+        kernel = machine.text("proc/sys/kernel/osrelease")
+        return ", ".join([f"{self.soc.name} {serial}".strip(), kernel, self._version])
+
+    @cached_property
+    def _version(self) -> str:
+        """Of a library that does not tell, its length; an emulated one is also how it behaves."""
+        try:
+            told = library_version(self.library) or str(self.library.stat().st_size)
+        except OSError:
+            return "missing"
+        return f"{told} {os.environ.get(emulator.MANNERS, '')}".strip()
+
+    def known(self, core: int) -> dict[str, str]:
+        """Outcomes of a core that are kept: case as text -> what came out."""
+        mine = cache.remembered(notes()).get(self.key)
+        found = mine.get(str(core)) if isinstance(mine, dict) else None
+        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+    def keep(self, core: int, outcomes: Outcomes) -> None:
+        """On the disk when it returns. Raises OutputError."""
+        kept, said = cache.remembered(notes()), {str(k): v for k, v in outcomes.items()}
+        mine = kept.get(self.key)
+        cores = mine if isinstance(mine, dict) else {}
+        kept[self.key] = cores | {str(core): self.known(core) | said}
+        with cache.replacing(notes()) as new:
+            new.write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 
-def usable(soc: Soc, library: Path, machine: Machine | None = None) -> tuple[int, ...]:
-    """Numbers of the cores to use, tried where that has not been done; says what is left out.
+def run(board: Board, cases: Sequence[Case]) -> list[Outcomes]:
+    """Try on every core what has not been tried; the outcomes of each core.
 
-    Where the outcome cannot be kept, core 0 alone: a machine that stops would stop again.
+    What core 0 does not do is not tried on the others. Where outcomes cannot be kept, core 0 alone
+    is tried: a machine that stops would stop again.
     """
-    machine = machine or Machine()
-    if soc.cores == 1:
+    found: list[Outcomes] = []
+    for core in range(board.soc.cores):
+        missed = {case: said for case, said in found[0].items() if said != WORKS} if found else {}
+        try:
+            with _alone():
+                found.append(_tried(board, core, cases, missed))
+        except OutputError as error:
+            if found:
+                _log.warning("using core 0 of the NPU alone, outcomes cannot be kept: %s", error)
+                return found
+            found.append(_ask(board, core, cases))
+    return found
+
+
+def usable(board: Board) -> tuple[int, ...]:
+    """Numbers of the cores that can multiply at all, for those who bring shapes of their own."""
+    if board.soc.cores == 1:
         return (0,)
-    try:
-        with _alone():
-            for core in range(1, soc.cores):
-                if core not in outcomes(soc, machine):
-                    _keep(soc, machine, core, TRYING)
-                    _keep(soc, machine, core, _outcome(library, core))
-    except OutputError as error:
-        _log.warning("using core 0 of the NPU alone, the others cannot be tried: %s", error)
-        return (0,)
-    found = outcomes(soc, machine)
-    for core, outcome in found.items():
-        if outcome != WORKS:
-            again = f"to try again: rm {notes()}"
-            warn_once(_log, f"core {core} of the NPU is left out: {outcome}; {again}")
-    return (0, *(core for core, outcome in found.items() if outcome == WORKS))
+    outcomes = run(board, [SMALL])
+    tell(outcomes)
+    return (0, *(core for core in range(1, len(outcomes)) if outcomes[core][SMALL] == WORKS))
 
 
-def ask(library: Path, core: int | None) -> str:
-    """Let a child process multiply on one core, and tell what answered.
+def worse(outcomes: Sequence[Outcomes]) -> dict[int, str]:
+    """Cores that do not do what core 0 does, and what came out there."""
+    first = outcomes[0]
+    found: dict[int, str] = {}
+    for core in range(1, len(outcomes)):
+        for case, said in outcomes[core].items():
+            if said != WORKS and first[case] == WORKS:
+                found.setdefault(core, f"{case}: {said}")
+    return found
 
-    Raises DeviceFault when it fails, crashes, or does not come back.
+
+def tell(outcomes: Sequence[Outcomes]) -> None:
+    """Warn, once, of cores that are left out."""
+    for core, reason in worse(outcomes).items():
+        again = f"to try again: rm {notes()}"
+        warn_once(_log, f"core {core} of the NPU is left out: {reason}; {again}")
+
+
+def _tried(board: Board, core: int, cases: Sequence[Case], missed: Outcomes) -> Outcomes:
+    """Of one core. Raises OutputError.
+
+    missed  cases that core 0 does not do
     """
-    command = [sys.executable, "-m", "whisper_npu.rknpu.probe", str(library)]
-    if core is not None:
-        command.append(str(core))
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    )
-    try:
-        said, complaint = child.communicate(timeout=_PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        child.kill()  # and no waiting: the driver may hold it for ever
-        reason = f"a small matmul did not come back within {_PATIENCE:.0f} s"
-        raise DeviceFault(reason) from error
-    if child.returncode == 0:
-        return said.strip()
-    lines = complaint.strip().splitlines()
-    reason = lines[-1] if lines else f"ended with code {child.returncode}"
-    raise DeviceFault(f"a small matmul failed: {reason}")
+    before = board.known(core)
+    outcomes = missed | {case: before[str(case)] for case in cases if str(case) in before}
+    missing = [case for case in cases if case not in outcomes]
+    if missing:
+        board.keep(core, dict.fromkeys(missing, TRYING))
+        outcomes |= (new := _ask(board, core, missing))
+        board.keep(core, new)
+    return outcomes
 
 
-def _outcome(library: Path, core: int) -> str:
-    try:
-        ask(library, core)
-    except DeviceFault as fault:
-        return str(fault)
-    return WORKS
+def _ask(board: Board, core: int, cases: Sequence[Case]) -> Outcomes:
+    """Child after child, until all cases are tried."""
+    outcomes: Outcomes = {}
+    for _ in range(_CRASHES):
+        waiting = [case for case in cases if case not in outcomes]
+        if not waiting:
+            return outcomes
+        outcomes |= _Child(board, core, waiting).listen()
+    last = list(outcomes.values())[-1]
+    return dict.fromkeys(cases, f"not tried after {last}") | outcomes
 
 
-def _board(soc: Soc, machine: Machine) -> str:
-    """The cache may be shared by several boards."""
-    serial = machine.text("proc/device-tree/serial-number") or machine.text("etc/machine-id")
-    return f"{soc.name} {serial}".strip()
+class _Child:
+    """A process that tries cases until it ends, by itself or not."""
 
+    def __init__(self, board: Board, core: int, cases: list[Case]) -> None:
+        self._cases = cases
+        self._complaint = tempfile.TemporaryFile()  # noqa: SIM115  closed by `listen`
+        command = [sys.executable, "-m", "whisper_npu.rknpu.probe"]
+        command += [str(board.library), board.soc.name, str(core)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaint
+        )
+        self._words: SimpleQueue[list[Any] | None] = SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
 
-def _keep(soc: Soc, machine: Machine, core: int, outcome: str) -> None:
-    """On the disk when it returns. Raises OutputError."""
-    known, board = cache.remembered(notes()), _board(soc, machine)
-    mine = known.get(board)
-    known[board] = (mine if isinstance(mine, dict) else {}) | {str(core): outcome}
-    with cache.replacing(notes()) as new:
-        new.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101  it is a pipe
+        with self._process.stdout as lines:
+            for line in lines:
+                mark, _, words = line.decode("utf-8", "replace").partition(" ")
+                if mark == MARK:
+                    self._words.put(json.loads(words))
+        self._words.put(None)
+
+    def listen(self) -> Outcomes:
+        """Outcomes up to its end, and what it ended on."""
+        assert self._process.stdin is not None  # noqa: S101  it is a pipe
+        outcomes: Outcomes = {}
+        current = 0
+        with self._complaint, self._process.stdin as pipe:
+            with suppress(OSError):  # it may have ended already
+                pipe.write(json.dumps([asdict(case) for case in self._cases]).encode())
+                pipe.close()
+            while len(outcomes) < len(self._cases):
+                try:
+                    words = self._words.get(timeout=_PATIENCE)
+                except Empty:
+                    self._process.kill()
+                    with suppress(subprocess.TimeoutExpired):
+                        self._process.wait(1.0)  # no longer: the driver may hold it for ever
+                    reason = f"it did not come back within {_PATIENCE:.0f} s"
+                    return outcomes | {self._cases[current]: reason}
+                if words is None:
+                    reason = self._end()
+                    started = bool(outcomes) or current
+                    ended = [self._cases[current]] if started else self._cases
+                    return outcomes | dict.fromkeys(ended, reason)
+                if words[0] == "begin":
+                    current = words[1]
+                elif words[0] == "end":
+                    outcomes[self._cases[words[1]]] = words[2]
+            self._process.wait()
+        return outcomes
+
+    def _end(self) -> str:
+        code = self._process.wait()
+        self._complaint.seek(0)
+        lines = self._complaint.read().decode("utf-8", "replace").strip().splitlines()
+        if code > 0 and lines:
+            return lines[-1]
+        return f"it ended the process (code {code})"
 
 
 @contextmanager

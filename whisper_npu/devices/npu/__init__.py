@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from whisper_npu.devices.npu.residence import Residence
 from whisper_npu.devices.npu.weights import Image, cached, precision_named
 from whisper_npu.devices.observed import Observed
 from whisper_npu.devices.plan import Plan, measured, modelled
+from whisper_npu.devices.trial import Verdict, in_order, tried
 from whisper_npu.errors import DeviceError
 from whisper_npu.machine import Machine
 from whisper_npu.model import Whisper, cross_keys_values, encode
@@ -28,7 +30,7 @@ from whisper_npu.rknpu.board import obstacle
 from whisper_npu.rknpu.cores import Cores
 from whisper_npu.rknpu.librknnrt import Library, find_library
 from whisper_npu.rknpu.soc import SOCS, Soc, detect
-from whisper_npu.rknpu.trials import usable
+from whisper_npu.rknpu.trials import Board
 from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
@@ -51,11 +53,12 @@ class NpuDevice:
         self.library, self.soc = library, soc
         image = Image(self._model, soc, precision)
         n_threads = -(-min(4, len(os.sched_getaffinity(0))) // options.share[1])
-        numbers = range(soc.cores) if library.is_emulated else usable(soc, library.path)
+        found = _trusted(image, library, options)
         self._lock = threading.Lock()
-        self._cores = Cores(library, soc, n_threads, options.mine(numbers))
+        self._cores = Cores(library, soc, n_threads, found.cores, half=found.half)
         try:
-            self.plan = self._make_plan(image)
+            found = replace(found, half=self._cores.half_strip is not None)
+            self.plan = self._make_plan(image, found)
             self._ops = self._load(image)
             self._decoder = open_cpu(
                 checkpoint, precision=options.precision, threads=options.threads
@@ -77,11 +80,10 @@ class NpuDevice:
             tuple(self.plan.lines()),
         )
 
-    def _make_plan(self, image: Image) -> Plan:
-        dims = self._model.dims
+    def _make_plan(self, image: Image, found: Verdict) -> Plan:
         if self.library.is_emulated:
-            return modelled(image, dims, half=self._cores.half_strip is not None)
-        return measured(image, dims, self._cores)
+            return modelled(image, self._model.dims, found)
+        return measured(image, self._model.dims, self._cores, found)
 
     def _load(self, image: Image) -> NpuOps:
         """Weights into the NPU's memory."""
@@ -114,6 +116,14 @@ class NpuDevice:
     def close(self) -> None:
         self._cores.close()
         self._decoder.close()
+
+
+def _trusted(image: Image, library: Library, options: DeviceOptions) -> Verdict:
+    """By the trial; the emulated NPU is taken as it is."""
+    if not library.is_emulated:
+        return tried(image, Board(image.soc, library.path), options.share)
+    found = in_order(image.soc)
+    return replace(found, cores=tuple(options.mine(found.cores)))
 
 
 def find_npu(options: DeviceOptions, root: Path = Path("/")) -> tuple[Soc, Library]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from itertools import pairwise
-from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,26 +61,24 @@ class NpuOps:
         self._plan = plan
         self._precision = image.precision
         self._half = cores.half_strip is not None  # scores leave the NPU as float16
+        self._normalise = plan.normalise
         self._buffers = Buffers(cores, tiles)
         self._positions: tuple[Float, Float] | None = None  # as given, and in the order of C
         self._prepare()
 
     def _prepare(self) -> None:
         """All contexts now: made on a thread in mid-run, they crashed others' boards."""
-        shapes = {
-            (self._image.rows(entry), entry.k, last - first, entry.precision, False)
-            for name, entry in self._image.entries.items()
+        layers = self._image.cases(self._cores.n_cores, half=self._half)
+        cases = {
+            (case.m, case.k, case.n, case.precision, case.half)
+            for name, own in layers.items()
             if self._plan.on_npu(name)
-            for first, last in self._bounds(entry)
+            for case in own
         }
-        if self._plan.on_npu("attention"):
-            n_rows, d = self._image.n_positions, self._image.head_width
-            n_keys = self._image.soc.orders["fp16"].padded_k(n_rows)
-            shapes |= {(n_rows, d, n_keys, "fp16", self._half), (n_rows, n_keys, d, "fp16", False)}
         n_cores, n_threads = self._cores.n_cores, self._cores.n_threads
         views = n_cores * (len(self._image.entries) + _PRODUCTS)
-        allow_files(n_cores * len(shapes) + views + PIECES + PIECES_OF_HEAD * n_threads)
-        for m, k, n, precision, half in sorted(shapes):
+        allow_files(n_cores * len(cases) + views + PIECES + PIECES_OF_HEAD * n_threads)
+        for m, k, n, precision, half in sorted(cases):
             self._cores.prepare((m, k, n), precision, half=half)
 
     # ---- the layers ----
@@ -248,6 +245,8 @@ class NpuOps:
             glue.convert(scores, None, None, None, own.weights.values, None)
             scores = own.weights.values
         glue.softmax(scores, n_rows, own.weights.values, total)
+        if self._normalise:
+            glue.normalise(own.weights.values, total)
         if half and own.scores is not own.weights:
             own.scores.memory.sync_to_device()  # the softmax has spoilt them
 
@@ -263,7 +262,7 @@ class NpuOps:
         name = entry.layer.name
         on_npu = self._plan.on_npu(name)
         precision = entry.precision if on_npu else "fp16"
-        bounds = self._bounds(entry) if on_npu else [(0, entry.n)]
+        bounds = self._image.bounds(entry, self._cores.n_cores) if on_npu else [(0, entry.n)]
         dtype = np.int32 if precision == "int8" else np.float32
         n_rows, role = a.values.shape[1], name.rpartition(".")[2]
         outputs = (
@@ -301,16 +300,6 @@ class NpuOps:
             if finish is not None:
                 finish(product, 0, entry.n)
             return product
-
-    def _bounds(self, entry: Entry) -> list[tuple[int, int]]:
-        """The outputs of each core: as equal as whole tiles, and for attention heads, allow."""
-        soc, n_cores = self._image.soc, self._cores.n_cores
-        n_parts = n_cores if soc.k_segment is None or entry.k <= soc.k_segment else 1
-        align = soc.orders[entry.precision].align_n
-        if ".self_attn." in entry.layer.name and "out_proj" not in entry.layer.name:
-            align = lcm(align, self._image.head_width)
-        bounds = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
-        return [(a, b) for a, b in pairwise(bounds) if a < b]
 
     def _by_rows(self, work: Callable[[int, int], None], n_rows: int) -> None:
         n_parts = self._cores.n_threads

@@ -11,6 +11,8 @@ Where what lies follows from the model's sizes, the chip and the precision. The 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.model import Conv, Linear, Whisper, forget
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.soc import SOCS
+from whisper_npu.rknpu.trials import Case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +88,8 @@ class Image:
         self.soc = soc
         self.precision = precision
         self.n_positions = model.dims.n_audio_ctx
-        self.head_width = model.dims.n_audio_state // model.dims.n_audio_head
+        self.n_heads = model.dims.n_audio_head
+        self.head_width = model.dims.n_audio_state // self.n_heads
         _check_widths(model, soc)
         kinds = [(x, "fp16" if isinstance(x, Conv) else precision, f) for x, f in _layers(model)]
         self.entries: dict[str, Entry] = {}
@@ -100,7 +104,33 @@ class Image:
         self.tile_bytes = offset  # what is copied to the NPU
         self.float_bytes = floats
 
-    def rows(self, entry: Entry) -> int:
+    def bounds(self, entry: Entry, n_cores: int) -> list[tuple[int, int]]:
+        """The outputs of each core: as equal as whole tiles, and for attention heads, allow."""
+        n_parts = n_cores if self.soc.k_segment is None or entry.k <= self.soc.k_segment else 1
+        align = self.soc.orders[entry.precision].align_n
+        if ".self_attn." in entry.layer.name and "out_proj" not in entry.layer.name:
+            align = lcm(align, self.head_width)
+        ends = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
+        return [(a, b) for a, b in pairwise(ends) if a < b]
+
+    def cases(self, n_cores: int, *, half: bool = True) -> dict[str, list[Case]]:
+        """What the NPU multiplies for each layer, and for "attention".
+
+        half  attention's scores leave the NPU as float16
+        """
+        found = {
+            name: [
+                Case(self._rows(entry), entry.k, last - first, entry.precision)
+                for first, last in self.bounds(entry, n_cores)
+            ]
+            for name, entry in self.entries.items()
+        }
+        d, n_keys = self.head_width, self.soc.orders["fp16"].padded_k(self.n_positions)
+        scores = Case(self.n_positions, d, n_keys, half=half)
+        found["attention"] = [scores, Case(self.n_positions, n_keys, d, operand="weights")]
+        return found
+
+    def _rows(self, entry: Entry) -> int:
         """M of a layer: the first convolution sees all frames, two to a position."""
         return self.n_positions * (2 if entry.layer.name.endswith("conv1") else 1)
 

@@ -18,6 +18,7 @@ from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
 
 CHIPS = {"rk3588": 3588, "rk3566": 3566}
+MANNERS = "WHISPER_NPU_EMULATOR"  # of the environment: how it behaves, docs/npu.md has the words
 _HERE = Path(__file__).parent
 _SOURCES = ("runtime.c", "memory.c", "controls.c", "arithmetic.c")
 

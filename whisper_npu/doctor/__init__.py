@@ -1,6 +1,7 @@
 """Is this machine ready? A machine -> findings, each pass, warn or fail with the fix.
 
-What concerns the NPU is found by `rknpu.board`; here is the rest, and the verdict.
+What can be seen of the NPU is found by `rknpu.board`, what it computes by `doctor.trial`; here is
+the rest, and the verdict.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu import kernels, sources
+from whisper_npu import find_model, kernels, sources
 from whisper_npu.catalogue import known
 from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.doctor import trial
 from whisper_npu.errors import DeviceError, ModelError, WhisperNpuError
 from whisper_npu.graphs import readiness
 from whisper_npu.machine import Finding, Machine
-from whisper_npu.rknpu import board
-from whisper_npu.rknpu.soc import detect
+from whisper_npu.rknpu import board, emulator
+from whisper_npu.rknpu.librknnrt import find_library
+from whisper_npu.rknpu.soc import SOCS, detect
+from whisper_npu.rknpu.trials import Board
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +38,7 @@ class Report:
 
     npu: list[Finding]  # nothing when it was not asked for
     rest: list[Finding]
+    emulated: bool = False
 
     @property
     def npu_ready(self) -> bool:
@@ -58,7 +63,7 @@ class Report:
             npu = "left out"
         elif len(self.npu) == 1 and self.npu_ready:
             npu = "none" if self.npu[0].status == "pass" else "unknown"
-        return f"CPU: {cpu}. NPU: {npu}."
+        return f"CPU: {cpu}. {'Emulated ' if self.emulated else ''}NPU: {npu}."
 
     @staticmethod
     def _failed(findings: list[Finding]) -> list[Finding]:
@@ -79,13 +84,15 @@ class Report:
 
 
 def diagnose(
-    machine: Machine, *, device: str = "auto", model: str | None = None, library: Path | None = None
-) -> Report:
-    """Look at everything.
+    machine: Machine, *, device: str = "auto", model: str | None = None,
+    library: Path | None = None, emulate: str | None = None,
+) -> Report:  # fmt: skip
+    """Look at everything, and let the NPU compute where nothing speaks against it.
 
     device   auto: a machine without an NPU is in order; npu: it is not; cpu: the NPU is left out
     model    a model that must be on this machine; None: those that are
     library  librknnrt.so, where it is not in a usual place
+    emulate  a chip, whose emulated NPU takes the place of this machine's
     """
     rest = [
         _system(machine),
@@ -99,12 +106,29 @@ def diagnose(
     ]
     if device == "cpu":
         return Report([], [finding for finding in rest if finding])
-    npu = board.examine(machine, library, ask=machine.is_this)
+    if emulate is not None:
+        npu = _emulated(emulate, model)
+        return Report(npu, [finding for finding in rest if finding], emulated=True)
+    npu = board.examine(machine, library)
+    soc = detect(machine.root)
+    if soc and machine.is_this and all(finding.status != "fail" for finding in npu):
+        npu += trial.examine(Board(soc, find_library(library), machine), _model_to_try(model))
     if detect(machine.root):
         rest += [readiness.examine(machine), _descriptors()]
     elif device == "auto":
         npu = [_without_npu(machine, npu[0])]
     return Report(npu, [finding for finding in rest if finding])
+
+
+def _emulated(chip: str, model: str | None) -> list[Finding]:
+    seen = Finding("chip", "pass", f"emulated {chip}: nothing here says anything of a board")
+    tested = Board(SOCS[chip], emulator.library(chip))
+    return [seen, *trial.examine(tested, _model_to_try(model))]
+
+
+def _model_to_try(name: str | None) -> Checkpoint:
+    """Whose shapes the NPU multiplies. Raises ModelError."""
+    return Checkpoint(find_model(name, offline=True))
 
 
 def _without_npu(machine: Machine, chip: Finding) -> Finding:
