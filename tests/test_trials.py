@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import boards
 import pytest
 
+from whisper_npu import cache
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.npu.weights import Image
 from whisper_npu.devices.trial import cases, judge, tried
@@ -157,7 +157,7 @@ def test_what_stopped_the_machine_is_not_tried_again(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(_board: Board, core: int, cases: Sequence[Case]) -> Outcomes:
-        (kept,) = json.loads(notes().read_text()).values()
+        (kept,) = cache.remembered(notes()).values()
         assert kept[str(core)] == {str(SMALL): TRYING}  # before it is tried
         if core == 1:
             raise KeyboardInterrupt

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +128,13 @@ def remembered(path: Path) -> dict[str, Any]:
 
 
 def remember(path: Path, known: dict[str, Any]) -> None:
-    """Keep a table of results for next time: a checksum, then JSON."""
+    """Keep a table of results for next time, where that is possible."""
+    with suppress(OutputError):  # it costs the time to find them again
+        keep(path, known)
+
+
+def keep(path: Path, known: dict[str, Any]) -> None:
+    """The same, and on the disk when it returns: a checksum, then JSON. Raises OutputError."""
     content = json.dumps(known, indent=1).encode()
-    try:
-        with replacing(path) as new:
-            new.write_bytes(b"%08x\n%b" % (zlib.crc32(content), content))
-    except OutputError:  # a cache that cannot be written costs the time to find them again
-        return
+    with replacing(path) as new:
+        new.write_bytes(b"%08x\n%b" % (zlib.crc32(content), content))

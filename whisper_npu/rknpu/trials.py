@@ -115,8 +115,7 @@ class Board:
         mine = kept.get(self.key)
         cores = mine if isinstance(mine, dict) else {}
         kept[self.key] = cores | {str(core): self.known(core) | said}
-        with cache.replacing(notes()) as new:
-            new.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        cache.keep(notes(), kept)
 
 
 def run(board: Board, cases: Sequence[Case]) -> list[Outcomes]:
