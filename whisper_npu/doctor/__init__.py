@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu import find_model, kernels, sources
+from whisper_npu import kernels, sources
 from whisper_npu.catalogue import known
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.doctor import trial
@@ -126,9 +126,12 @@ def _emulated(chip: str, model: str | None) -> list[Finding]:
     return [seen, *trial.examine(tested, _model_to_try(model))]
 
 
-def _model_to_try(name: str | None) -> Checkpoint:
-    """Whose shapes the NPU multiplies. Raises ModelError."""
-    return Checkpoint(find_model(name, offline=True))
+def _model_to_try(name: str | None) -> Checkpoint | None:
+    """Whose shapes the NPU multiplies: the model asked for, or the default one; None: not here."""
+    try:
+        return Checkpoint(sources.find(name, offline=True, say=str))
+    except ModelError:
+        return None
 
 
 def _without_npu(machine: Machine, chip: Finding) -> Finding:

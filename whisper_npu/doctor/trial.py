@@ -23,8 +23,11 @@ _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 _DMESG = "look at dmesg for RKNPU, update kernel and librknnrt, and reboot"
 
 
-def examine(board: Board, checkpoint: Checkpoint) -> list[Finding]:
-    """Try the shapes of a model in float16 and int8."""
+def examine(board: Board, checkpoint: Checkpoint | None) -> list[Finding]:
+    """Try the shapes of a model in float16 and int8; None: there is none to try."""
+    if checkpoint is None:
+        message = "no model is here whose shapes could be tried"
+        return [Finding("trial", "warn", message, "whisper-npu models pull base")]
     model, findings, n_cases = Whisper(checkpoint), [], 0
     for precision in _PRECISIONS:
         try:
