@@ -25,7 +25,8 @@ else:
     import tomli as tomllib
 
 PREFIX = "WHISPER_NPU_"
-OTHERS = ("WHISPER_NPU_CACHE", "WHISPER_NPU_CONFIG")  # of ours, and no options
+# of ours, and no options: two folders, and how the emulated NPU behaves
+OTHERS = ("WHISPER_NPU_CACHE", "WHISPER_NPU_CONFIG", "WHISPER_NPU_EMULATOR")
 
 
 @dataclass(frozen=True)
