@@ -19,8 +19,9 @@ import numpy as np
 
 import whisper_npu
 from whisper_npu.events import WindowDone
+from whisper_npu.listening import hear
 from whisper_npu.options import TranscribeOptions
-from whisper_npu.transcribe import Transcription, hear
+from whisper_npu.transcribe import Transcription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

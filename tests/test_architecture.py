@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -29,7 +30,7 @@ FLOORS = [
         "batch bench comparison doctor ",
         "probe",
         "transcribe",
-        "pieces",
+        "listening pieces",
         "speech",
         "decoding timing",
         "devices",
@@ -40,8 +41,8 @@ FLOORS = [
         "records",
         "events",
         "audio catalogue settings",
-        "cache figures languages options stages transcript",
-        "errors",
+        "cache closeness figures languages locks options stages transcript",
+        "errors messages",
     )
 ]
 
@@ -159,6 +160,17 @@ def test_names_say_what_is_inside() -> None:
     assert [name for name, _ in modules() if name.split(".")[-1] in vague] == []
     undocumented = [n for n, p in modules() if ast.get_docstring(ast.parse(p.read_text())) is None]
     assert undocumented == []
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    names = [
+        node.name
+        for _, path in modules()
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert len(names) > 100
+    assert [name for name, n in Counter(names).items() if n > 1] == []
 
 
 # what a person types has a parameter an option; nothing is added here

@@ -94,11 +94,13 @@ class Killer(Watcher):
             os.kill(victim.pid, signal.SIGKILL)
 
 
-def _batch(folder: Path, out: Path, model: str, watcher: Watcher) -> tuple[Batch, cluster.Task]:
+def _batch(
+    folder: Path, out: Path, model: str, watcher: Watcher
+) -> tuple[Batch, cluster.Assignment]:
     opening = Opening(model, "cpu", OPTIONS)
     options = BatchOptions(out, ("txt", "json"))
     batch = Batch(find([folder]), options, {"model": opening.fingerprint}, None, watcher)
-    return batch, cluster.Task(model, DeviceOptions("cpu"), OPTIONS, opening.fingerprint)
+    return batch, cluster.Assignment(model, DeviceOptions("cpu"), OPTIONS, opening.fingerprint)
 
 
 @pytest.mark.parametrize("shared", [False, True])

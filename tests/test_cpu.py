@@ -14,12 +14,13 @@ from random_checkpoint import SIZES, write
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices import cpu, packed
-from whisper_npu.devices.cores import Cores
+from whisper_npu.devices.cores import Threads
 from whisper_npu.devices.cpu import CpuDevice
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.opening import open_device
-from whisper_npu.errors import OptionError, warn_once
+from whisper_npu.errors import OptionError
 from whisper_npu.kernels import status
+from whisper_npu.messages import warn_once
 from whisper_npu.options import DeviceOptions
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def test_f32_equals_the_model(
     isa: str, threads: int, size: str, odd: Checkpoint, random_model: Any
 ) -> None:
     checkpoint = odd if size == "odd" else Checkpoint(random_model(size))
-    device = CpuDevice(checkpoint, isa, "f32", "f32", Cores(threads, ()))
+    device = CpuDevice(checkpoint, isa, "f32", "f32", Threads(threads, ()))
     expected = play(NumpyDevice(checkpoint), checkpoint, align=True)
     assert_close(play(device, checkpoint, align=True), expected, 1e-4)
     device.close()
@@ -105,13 +106,13 @@ def test_f32_equals_the_model(
 def test_the_error_of_a_precision(
     isa: str, encoder: str, decoder: str, tolerance: float, odd: Checkpoint
 ) -> None:
-    device = CpuDevice(odd, isa, encoder, decoder, Cores(2, ()))
+    device = CpuDevice(odd, isa, encoder, decoder, Threads(2, ()))
     assert_close(play(device, odd, align=True), play(NumpyDevice(odd), odd, align=True), tolerance)
 
 
 def test_threads_change_nothing(odd: Checkpoint) -> None:
     isa = status().instruction_sets[0]
-    one, many = (play(CpuDevice(odd, isa, "f16", "int8", Cores(n, ())), odd) for n in (1, 5))
+    one, many = (play(CpuDevice(odd, isa, "f16", "int8", Threads(n, ())), odd) for n in (1, 5))
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -140,7 +141,7 @@ _opened: dict[str, Any] = {}
 
 def _open(checkpoint: Checkpoint, isa: str) -> Any:
     if "device" not in _opened:
-        _opened["device"] = CpuDevice(checkpoint, isa, "f32", "f32", Cores(2, ()))
+        _opened["device"] = CpuDevice(checkpoint, isa, "f32", "f32", Threads(2, ()))
         _opened["encoded"] = _opened["device"].encode(window(checkpoint))
     return _opened["device"]
 
@@ -179,7 +180,7 @@ def test_keys_and_values_from_elsewhere(odd: Checkpoint, n_positions: int) -> No
     """Also of a shorter window."""
     numpy = NumpyDevice(odd)
     pairs = [(k[:n_positions], v[:n_positions]) for k, v in numpy.encode(window(odd))]
-    device = CpuDevice(odd, status().instruction_sets[0], "f32", "f32", Cores(2, ()))
+    device = CpuDevice(odd, status().instruction_sets[0], "f32", "f32", Threads(2, ()))
     ours, theirs = device.session(device.keep(pairs), align=True), numpy.session(pairs, align=True)
     tokens = np.array([[7, 8]])
     np.testing.assert_allclose(ours.step(tokens), theirs.step(tokens), atol=1e-4)
@@ -191,7 +192,7 @@ def test_keys_and_values_from_elsewhere(odd: Checkpoint, n_positions: int) -> No
 def test_observed_layers_are_those_of_the_model(odd: Checkpoint) -> None:
     seen: dict[str, Float] = {}
     exact: dict[str, Float] = {}
-    device = CpuDevice(odd, status().instruction_sets[0], "f16", "f16", Cores(1, ()))
+    device = CpuDevice(odd, status().instruction_sets[0], "f16", "f16", Threads(1, ()))
     device.encode(window(odd), observe=seen.__setitem__)
     NumpyDevice(odd).encode(window(odd), observe=exact.__setitem__)
     assert list(seen) == list(exact)

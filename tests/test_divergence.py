@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.comparison.divergence import Step, first_divergence, likeliest, token_text
+from whisper_npu.comparison.divergence import DecoderStep, first_divergence, likeliest, token_text
 from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ def tokenizer(random_model: Callable[[str], Path]) -> Tokenizer:
     return Tokenizer(Checkpoint(random_model("micro")))
 
 
-def steps(*sessions: Sequence[int], sot: Sequence[int] = (50258,)) -> list[Step]:
+def steps(*sessions: Sequence[int], sot: Sequence[int] = (50258,)) -> list[DecoderStep]:
     """Each session reads its prompt, then a token at a time."""
     return [
-        Step(30.0 * number, number, tuple(read), ((read[0], 0.75), (11, 0.25)))
+        DecoderStep(30.0 * number, number, tuple(read), ((read[0], 0.75), (11, 0.25)))
         for number, tokens in enumerate(sessions)
         for read in [sot, *([token] for token in tokens)]
     ]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from whisper_npu.catalogue import Model
-    from whisper_npu.doctor import Report
+    from whisper_npu.catalogue import KnownModel
+    from whisper_npu.doctor import Diagnosis
     from whisper_npu.machine import Finding
 
 
@@ -31,7 +31,7 @@ def _no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "here", lambda _model: None)
 
 
-def _named(report: Report, name: str) -> Finding:
+def _named(report: Diagnosis, name: str) -> Finding:
     (found,) = (f for f in [*report.npu, *report.rest] if f.name == name)
     return found
 
@@ -210,7 +210,7 @@ def test_a_damaged_model(
 
 
 def test_a_package_with_other_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def here(model: Model) -> Path | None:
+    def here(model: KnownModel) -> Path | None:
         if model.name == "tiny.en":
             raise ModelError("model.bin is not that of the package")
         return None

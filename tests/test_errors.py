@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from whisper_npu.errors import printable
+from whisper_npu.messages import printable
 
 
 def test_printable() -> None:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_npu.batch.journal import FOLDER, Entry, Journal, Source
+from whisper_npu.batch.journal import FOLDER, Journal, Outcome, Source
 from whisper_npu.errors import OutputError
 from whisper_npu.events import State
 from whisper_npu.transcript import Segment, Word
 
 SOURCE = Source(10, 20, "abc")
-DONE = Entry("done", "w", SOURCE, ("a.txt",))
+DONE = Outcome("done", "w", SOURCE, ("a.txt",))
 number = st.floats(allow_nan=False)
 words = st.builds(Word, st.text(), number, number, number)
 segments = st.builds(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from whisper_npu import packages, sources
-from whisper_npu.catalogue import Model, Package, PackageFile, known
+from whisper_npu.catalogue import KnownModel, Package, PackageFile, known
 from whisper_npu.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ HALVES = (
 )
 
 
-def _model(files: tuple[PackageFile, ...]) -> Model:
+def _model(files: tuple[PackageFile, ...]) -> KnownModel:
     return replace(known()["tiny"], name="thing", package=Package("thing", {"pk": "1"}, files))
 
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 import soundfile
 
-from whisper_npu.errors import AudioError, printable
+from whisper_npu.errors import AudioError
+from whisper_npu.messages import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

@@ -47,7 +47,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Timing:
+class StageTime:
     """One stage, measured several times."""
 
     stage: str
@@ -64,7 +64,7 @@ class Benchmark:
     device: str
     machine: str
     repeats: int
-    timings: tuple[Timing, ...]
+    timings: tuple[StageTime, ...]
     figures: dict[str, Figure]
     plan: tuple[str, ...]  # of an NPU: which layers run where
 
@@ -129,17 +129,19 @@ def _run(device: Device, mel: Any, options: BenchOptions) -> dict[str, float]:
     }
 
 
-def _timings(runs: Sequence[dict[str, float]], source: Origin) -> tuple[Timing, ...]:
+def _timings(runs: Sequence[dict[str, float]], source: Origin) -> tuple[StageTime, ...]:
     def figure(seconds: float) -> Figure:
         return Figure(1e3 * seconds, "ms", source)
 
     return tuple(
-        Timing(name, *(figure(f([run[name] for run in runs])) for f in (median, min, max)))
+        StageTime(name, *(figure(f([run[name] for run in runs])) for f in (median, min, max)))
         for name in runs[0]
     )
 
 
-def _speeds(device: DeviceInfo, dims: Dimensions, timings: Sequence[Timing]) -> dict[str, Figure]:
+def _speeds(
+    device: DeviceInfo, dims: Dimensions, timings: Sequence[StageTime]
+) -> dict[str, Figure]:
     """Rates that follow from the medians."""
     seconds = {timing.stage: timing.median.value / 1e3 for timing in timings}
     source, window = device.origin, seconds["encoder"] + seconds["K/V"]

@@ -55,7 +55,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Model:
+class KnownModel:
     """A model by name. The same name stays the same weights: its sources are pinned."""
 
     name: str
@@ -74,17 +74,17 @@ class Model:
         return self.repositories[0].bytes
 
 
-def _model(entry: dict[str, Any]) -> Model:
+def _model(entry: dict[str, Any]) -> KnownModel:
     repositories = tuple(Repository(**fields) for fields in entry.pop("repository"))
     package = None
     if fields := entry.pop("package", None):
         files = (PackageFile(**{**file, "parts": tuple(file["parts"])}) for file in fields["file"])
         package = Package(fields["extra"], fields["versions"], tuple(files))
-    return Model(repositories=repositories, package=package, **entry)
+    return KnownModel(repositories=repositories, package=package, **entry)
 
 
 @cache
-def known() -> dict[str, Model]:
+def known() -> dict[str, KnownModel]:
     """Short name -> model, in the order of the catalogue: small ones first."""
     installed = _HERE / _FILE
     path = installed if installed.is_file() else _HERE.parent / _FILE
@@ -92,7 +92,7 @@ def known() -> dict[str, Model]:
     return {entry["name"]: _model(entry) for entry in entries}
 
 
-def resolve(name: str) -> Model:
+def resolve(name: str) -> KnownModel:
     """A short name (base), or owner/name with an optional @revision. Raises ModelError."""
     for model in known().values():
         if name in (model.name, model.alias):
@@ -104,10 +104,10 @@ def resolve(name: str) -> Model:
         for repository in model.repositories:
             if repository.name == match[1] and match[2] in (None, repository.revision):
                 return replace(model, name=name, repositories=(repository,), package=None)
-    return Model(name, (Repository(match[1], match[2] or "main"),))
+    return KnownModel(name, (Repository(match[1], match[2] or "main"),))
 
 
-def of_weights(sha256: str) -> Model | None:
+def of_weights(sha256: str) -> KnownModel | None:
     """The model whose weights have this SHA-256, wherever they lie; None: not a published one."""
     for model in known().values():
         if sha256 in {repository.sha256 for repository in model.repositories}:

@@ -16,14 +16,6 @@ A message says what failed, on what, and what to do. `cli.main` prints it as one
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from logging import Logger
-    from pathlib import Path
-
 
 class WhisperNpuError(Exception):
     """Anything this program refuses or fails to do; shown to the user without a traceback."""
@@ -88,15 +80,3 @@ class Interrupted(WhisperNpuError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
-
-
-def printable(path: Path | str) -> str:
-    """A path as messages name it, on one line: what is no text, and control characters, escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-@lru_cache
-def warn_once(log: Logger, message: str) -> None:
-    """What several devices or workers meet is said by the first."""
-    log.warning("%s", message)

@@ -15,10 +15,10 @@ from whisper_npu import cache
 from whisper_npu.errors import ModelError
 
 if TYPE_CHECKING:
-    from whisper_npu.catalogue import Model, Package, PackageFile
+    from whisper_npu.catalogue import KnownModel, Package, PackageFile
 
 
-def find(model: Model, *, join: bool = True) -> Path | None:
+def find(model: KnownModel, *, join: bool = True) -> Path | None:
     """The folder of a model that packages have brought, verified; None: they are not installed.
 
     join  False: where pieces would be joined, the folder of the first one
@@ -50,7 +50,7 @@ def find(model: Model, *, join: bool = True) -> Path | None:
     return joined
 
 
-def genuine(model: Model, folder: Path) -> dict[str, bool]:
+def genuine(model: KnownModel, folder: Path) -> dict[str, bool]:
     """File name -> whether it is the catalogue's, read anew."""
     files = model.package.files if model.package else ()
     return {file.name: _is_genuine([folder / file.name], file, anew=True) for file in files}
@@ -67,7 +67,7 @@ def _is_genuine(parts: list[Path], file: PackageFile, *, anew: bool = False) -> 
     return found == file.sha256
 
 
-def cure(model: Model) -> str:
+def cure(model: KnownModel) -> str:
     """What helps against damage."""
     extra = model.package.extra if model.package else ""
     return (
@@ -76,7 +76,7 @@ def cure(model: Model) -> str:
     )
 
 
-def forget(model: Model) -> int:
+def forget(model: KnownModel) -> int:
     """Remove what was joined in our cache; return the bytes that became free."""
     if model.package is None or not (joined := _joined(model.name, model.package)).is_dir():
         return 0

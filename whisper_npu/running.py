@@ -84,7 +84,7 @@ class Run:
         request, options = self._request, self._request.run
         with finishing(batch.stop, self._say, keeping=request.batch.output_dir is not None):
             if options.cluster:
-                task = cluster.Task(
+                task = cluster.Assignment(
                     request.model,
                     request.device,
                     request.transcribe,

@@ -17,7 +17,7 @@ from whisper_npu.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from whisper_npu.catalogue import Model
+    from whisper_npu.catalogue import KnownModel
 
     Say = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def find(name: str | None, *, offline: bool = False, say: Say | None = None) -> 
     return here(model) or fetch(model, offline=offline, say=say)
 
 
-def here(model: Model) -> Path | None:
+def here(model: KnownModel) -> Path | None:
     """The folder of a model that is on this machine, or None.
 
     Raises ModelError, OutputError for a package that cannot be used.
@@ -54,7 +54,7 @@ def here(model: Model) -> Path | None:
     return next((folder for folder in cached if folder), None) or packages.find(model)
 
 
-def fetch(model: Model, *, offline: bool = False, say: Say | None = None) -> Path:
+def fetch(model: KnownModel, *, offline: bool = False, say: Say | None = None) -> Path:
     """Download a model, from the first of its repositories that gives it.
 
     Raises HubUnreachable, ModelError, OutputError.
@@ -106,7 +106,7 @@ def _default(*, offline: bool, say: Say) -> Path:
     return here(best) or fetch(best)
 
 
-def _is_of_use(model: Model, memory: int) -> bool:
+def _is_of_use(model: KnownModel, memory: int) -> bool:
     """Whether a model is here, sound, and not too large for the memory."""
     if memory and _COPIES * (model.size or 0) > memory:
         return False

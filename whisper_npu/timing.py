@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.languages import UNSPACED
 from whisper_npu.options.transcription import APPENDED, PREPENDED
 from whisper_npu.stages import stage
@@ -256,7 +257,7 @@ def place_words(
     placed = []
     queue = iter(words)
     for segment in segments:
-        offset = segment.seek / 100
+        offset = segment.seek / FRAMES_PER_SECOND
         n_tokens = sum(token < eot for token in segment.tokens)
         mine: list[Timing] = []
         while n_tokens > 0 and (word := next(queue, None)) is not None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder
 from whisper_npu.events import Language, State, WindowDone
-from whisper_npu.features import FRAMES_PER_SECOND, WINDOW, log_mel
+from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.languages import language_code
+from whisper_npu.listening import hear
 from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
 from whisper_npu.pieces import Cut, cut, emptied
-from whisper_npu.speech import Detector, SpeechOnly, clips, spans, within
+from whisper_npu.speech import SpeechOnly, clips
 from whisper_npu.stages import stage
 from whisper_npu.timing import (
     Punctuation,
@@ -35,7 +36,7 @@ from whisper_npu.transcript import Segment, Transcript
 from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -44,29 +45,11 @@ if TYPE_CHECKING:
     from whisper_npu.decoding import Hypothesis
     from whisper_npu.devices.device import Device
     from whisper_npu.events import Event
-    from whisper_npu.features import LogMel
+    from whisper_npu.listening import Features
 
     Float = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
-
-
-class Features(Protocol):
-    """The log-mel of one recording, as `features.LogMel` has it."""
-
-    @property
-    def n_frames(self) -> int:
-        """Frames of 10 ms to be heard."""
-        ...
-
-    @property
-    def duration(self) -> float:
-        """Seconds of the recording."""
-        ...
-
-    def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
-        """(n_mels, 3000) float32: frames from `start`; behind n_frames zeros, or true silence."""
-        ...
 
 
 class Model:
@@ -117,19 +100,6 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def hear(blocks: Iterable[Float], n_mels: int, options: TranscribeOptions) -> LogMel | SpeechOnly:
-    """Features of a recording, or of the speech in it: blocks (S,) float32 at 16 kHz.
-
-    Raises OptionError for a clip beyond the end, and what the blocks raise.
-    """
-    if not options.vad:
-        return log_mel(blocks, n_mels)
-    detector = Detector()
-    features = log_mel(detector.pass_on(blocks), n_mels)
-    found = spans(detector.probabilities, features.n_frames, options.speech)
-    return SpeechOnly(features, within(found, clips(options.clip_timestamps, features.n_frames)))
 
 
 class Transcription:

@@ -12,21 +12,20 @@ can be written the arrays are made in memory each time, and a warning says so on
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import mmap
 import zlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whisper_npu import cache
 from whisper_npu.errors import OutputError
+from whisper_npu.locks import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from os import stat_result
     from pathlib import Path
 
@@ -61,7 +60,7 @@ def open_weights(
     try:
         arrays = _read(folder, key)
         if arrays is None:
-            with _lock(folder, key):
+            with locked(folder / f"{key}.lock"):
                 arrays = _read(folder, key)  # somebody else may just have built it
                 if arrays is None:
                     _write(folder, key, build())
@@ -133,11 +132,3 @@ def _write(folder: Path, key: str, arrays: Iterable[tuple[str, Array]]) -> None:
 def _describe(path: Path, identity: list[int], entries: dict[str, Any]) -> None:
     with cache.replacing(path) as new:
         new.write_text(json.dumps({"file": identity, "arrays": entries}), encoding="utf-8")
-
-
-@contextmanager
-def _lock(folder: Path, key: str) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{key}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, even by a crash
-        yield

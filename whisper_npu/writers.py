@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whisper_npu.cache import replacing
-from whisper_npu.errors import printable
+from whisper_npu.messages import printable
 from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.pages.transcript import audio_source, page
 from whisper_npu.records import segment_record

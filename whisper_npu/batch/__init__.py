@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from whisper_npu import writers
-from whisper_npu.batch.journal import Claim, Entry, Journal, Source
+from whisper_npu.batch.journal import Claim, Journal, Outcome, Source
 from whisper_npu.batch.recordings import STDIN, Recording
 from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result
 from whisper_npu.cache import remove_leftovers, sha256
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.events import Event, State
+    from whisper_npu.listening import Features
     from whisper_npu.options import BatchOptions
-    from whisper_npu.transcribe import Features
     from whisper_npu.transcript import Segment, Transcript
 
     Prepare = Callable[[Path, ExitStack], tuple[Features, tuple[str, ...]]]
@@ -226,7 +226,7 @@ class Batch:
                 )  # fmt: skip
                 outputs = tuple(path.relative_to(folder).as_posix() for path in paths)
             if job.claim and self._journal:
-                entry = Entry(DONE, self._work, job.source, outputs)
+                entry = Outcome(DONE, self._work, job.source, outputs)
                 self._journal.add(
                     recording.output, entry, seconds=transcript.duration,
                     elapsed=round(elapsed, 3), device=transcript.device,
@@ -252,7 +252,7 @@ class Batch:
         """A recording cannot be transcribed; the others can."""
         result = _failure(job.recording, error)
         if job.claim and self._journal and not isinstance(error, OutputError):
-            entry = Entry(FAILED, self._work, job.source, error=str(error))
+            entry = Outcome(FAILED, self._work, job.source, error=str(error))
             try:
                 self._journal.add(job.recording.output, entry)
                 job.claim.forget()

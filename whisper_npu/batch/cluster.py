@@ -19,7 +19,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from whisper_npu.batch.journal import window, window_record
+from whisper_npu.batch.journal import progress, progress_record
 from whisper_npu.batch.workers import Opening
 from whisper_npu.errors import AudioError, DeviceError, ModelError, OptionError, OutputError
 from whisper_npu.events import WindowDone
@@ -40,7 +40,7 @@ _AHEAD = 2  # recordings sent to each worker before it asks
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """How every recording of a batch is transcribed, wherever that is."""
 
     model: str | None
@@ -64,7 +64,7 @@ class Answer:
 
 
 def transcribe(
-    task: Task, name: str, content: bytes | None, state: State | None, segments: list[Segment]
+    task: Assignment, name: str, content: bytes | None, state: State | None, segments: list[Segment]
 ) -> Answer:
     """On a board: one recording, by shared path, or by its content.
 
@@ -86,7 +86,7 @@ def transcribe(
             if isinstance(event, Segment):
                 found.append(event)
             elif isinstance(event, WindowDone):
-                _tell(task, {"at": event.seconds} | window_record(event.state, found[n_told:]))
+                _tell(task, {"at": event.seconds} | progress_record(event.state, found[n_told:]))
                 n_told = len(found)
         transcript = run.transcript(found)
     elapsed, seconds = time.monotonic() - started, transcript.duration - _seconds(state)
@@ -98,7 +98,7 @@ def _seconds(state: State | None) -> float:
     return state.seek / FRAMES_PER_SECOND if state else 0.0
 
 
-def _tell(task: Task, what: dict[str, Any]) -> None:
+def _tell(task: Assignment, what: dict[str, Any]) -> None:
     """To the machine that submitted the recording that this thread works on."""
     from distributed import get_worker
 
@@ -107,7 +107,7 @@ def _tell(task: Task, what: dict[str, Any]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _opened(task: Task) -> tuple[Opening, Any, threading.Lock]:
+def _opened(task: Assignment) -> tuple[Opening, Any, threading.Lock]:
     """The model, opened once per process; a session is for one thread at a time."""
     opening = Opening(task.model, task.device, task.options, offline=task.offline)
     if opening.fingerprint != task.weights:
@@ -115,7 +115,7 @@ def _opened(task: Task) -> tuple[Opening, Any, threading.Lock]:
     return opening, opening.engine(0), threading.Lock()
 
 
-def run(batch: Batch, address: str, task: Task, *, shared: bool = False) -> None:
+def run(batch: Batch, address: str, task: Assignment, *, shared: bool = False) -> None:
     """Work until all recordings have ended, or the batch is stopped.
 
     address  of the scheduler: tcp://host:8786
@@ -146,7 +146,7 @@ def _needs_npu(device: DeviceOptions) -> bool:
 
 
 class _Dispatch:
-    def __init__(self, batch: Batch, client: Any, task: Task, *, shared: bool) -> None:
+    def __init__(self, batch: Batch, client: Any, task: Assignment, *, shared: bool) -> None:
         self._batch = batch
         self._client = client
         self._task = task
@@ -222,7 +222,7 @@ class _Dispatch:
             if "seconds" in told:
                 self._batch.say_started(job, told["seconds"], _seconds(job.state))
                 continue
-            state, segments = window(told)
+            state, segments = progress(told)
             if job.state and state.seek <= job.state.seek:
                 continue  # its first board was lost, and another does it again
             job.state, job.segments = state, job.segments + segments

@@ -9,7 +9,6 @@ Lines that a crash tore are ignored.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import OutputError
 from whisper_npu.events import State
+from whisper_npu.locks import claimed, locked
 from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Outcome:
     """The last that is known of a recording."""
 
     status: str  # done or failed
@@ -56,7 +56,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER
         self._path = self._folder / "journal.jsonl"
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Outcome] = {}
         self._read = 0  # bytes
         self._lock = threading.Lock()
         with _writing(self._folder):
@@ -81,7 +81,7 @@ class Journal:
         self._read += len(whole)
         for record in _records(whole):
             try:
-                entry = Entry(
+                entry = Outcome(
                     status=record["status"],
                     work=record["work"],
                     source=Source(record["size"], record["mtime_ns"], record["content"]),
@@ -92,11 +92,11 @@ class Journal:
             except (KeyError, TypeError):  # noqa: PERF203  another kind of line, or a damaged one
                 continue
 
-    def entry(self, recording: str) -> Entry | None:
+    def entry(self, recording: str) -> Outcome | None:
         """The last entry of a recording."""
         return self._entries.get(recording)
 
-    def add(self, recording: str, entry: Entry, **more: Any) -> None:
+    def add(self, recording: str, entry: Outcome, **more: Any) -> None:
         """Append one entry, and be sure that it is on the disk."""
         source = asdict(entry.source)
         record = {"recording": recording, "status": entry.status, "work": entry.work, **source}
@@ -105,8 +105,7 @@ class Journal:
 
     def note(self, record: dict[str, Any]) -> None:
         """Append a line of any kind."""
-        with _writing(self._path), self._path.open("a+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _writing(self._path), locked(self._path) as file:
             _append(file, record)
 
     def _part(self, recording: str) -> Path:
@@ -122,7 +121,7 @@ class Journal:
         """Hold a recording; None: another process holds it. Released by `with`, or by death."""
         path = self._part(recording)
         with _writing(path):
-            file = _lock(path)
+            file = claimed(path)
         if file is None:
             yield None
             return
@@ -150,7 +149,7 @@ class Claim:
         if records and records[0] == {"work": work, "content": content}:
             try:
                 for record in records[1:]:
-                    state, found = window(record)
+                    state, found = progress(record)
                     segments += found
             except (KeyError, TypeError, ValueError):
                 state, segments = None, []  # damaged: begin again
@@ -171,7 +170,7 @@ class Claim:
     def add(self, state: State, segments: list[Segment]) -> None:
         """One more window is done."""
         with _writing(self._path):
-            _append(self._file, window_record(state, segments))
+            _append(self._file, progress_record(state, segments))
 
     def forget(self) -> None:
         """The outputs are written, or the recording failed: nothing to continue."""
@@ -182,23 +181,6 @@ class Claim:
         """Leave no file where there was no work."""
         if os.fstat(self._file.fileno()).st_size == 0:
             self.forget()
-
-
-def _lock(path: Path) -> FileIO | None:
-    """Open and lock a claim; None when it is taken."""
-    while True:
-        file = path.open("a+b", buffering=0)  # a buffer would complain when it is closed
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        try:
-            if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:  # noqa: PTH116  both as inodes
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()  # its holder finished and removed it between our opening and locking
 
 
 def _append(file: FileIO, record: dict[str, Any]) -> None:
@@ -223,12 +205,12 @@ def _records(data: bytes) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def window_record(state: State, segments: Sequence[Segment]) -> dict[str, Any]:
+def progress_record(state: State, segments: Sequence[Segment]) -> dict[str, Any]:
     """A finished window as JSON knows it: where to go on, and what was heard in it."""
     return {"state": asdict(state), "segments": [asdict(segment) for segment in segments]}
 
 
-def window(record: dict[str, Any]) -> tuple[State, list[Segment]]:
+def progress(record: dict[str, Any]) -> tuple[State, list[Segment]]:
     """The same back. Raises KeyError, TypeError, ValueError."""
     state = record["state"]
     recent = None if state["recent"] is None else tuple(state["recent"])

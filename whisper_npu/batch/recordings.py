@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import OptionError, printable
+from whisper_npu.errors import OptionError
+from whisper_npu.messages import printable
 from whisper_npu.options.batch import InputOptions
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from whisper_npu.devices.opening import npu_cores, open_device
 from whisper_npu.errors import AudioError, OptionError, OutputError
 from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
+from whisper_npu.listening import hear
 from whisper_npu.machine import Machine
 from whisper_npu.options import DeviceOptions
-from whisper_npu.transcribe import Model, Transcription, hear
+from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment, Transcript
 from whisper_npu.translation import require_translation
 
@@ -33,14 +34,14 @@ if TYPE_CHECKING:
     from whisper_npu.batch import Batch, Job
     from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.events import Event, State
+    from whisper_npu.listening import Features
     from whisper_npu.options import SubtitleOptions, TranscribeOptions
-    from whisper_npu.transcribe import Features
 
 _LOOK = 0.2  # seconds between two looks for a signal
 _COPIES = 4  # of the weights: what one worker may need in memory, generously
 
 
-class Run(Protocol):
+class Hearing(Protocol):
     """One recording going through a model; a `transcribe.Transcription`."""
 
     def __iter__(self) -> Iterator[Event]: ...
@@ -56,7 +57,7 @@ class Engine(Protocol):
     @property
     def device(self) -> DeviceInfo: ...
 
-    def begin(self, features: Features, state: State | None) -> Run:
+    def begin(self, features: Features, state: State | None) -> Hearing:
         """Start a recording, or go on with one."""
         ...
 
@@ -265,7 +266,7 @@ class _Crew:
         elapsed = time.monotonic() - started
         self._batch.finish(job, run.transcript(job.segments), elapsed, seconds - before)
 
-    def _hear(self, job: Job, run: Run, n_frames: int) -> bool:
+    def _hear(self, job: Job, run: Hearing, n_frames: int) -> bool:
         """Go through a recording; False when stopped before its end."""
         recent: list[Segment] = []
         for event in run:

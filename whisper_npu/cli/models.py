@@ -10,7 +10,7 @@ from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.cli.options import Offline, say
 
 if TYPE_CHECKING:
-    from whisper_npu.catalogue import Model
+    from whisper_npu.catalogue import KnownModel
 
 app = typer_app(
     name="models", help="The models on this machine, and those to be had.", no_args_is_help=True
@@ -42,7 +42,7 @@ def list_models() -> None:
         typer.echo(f"{name:<17} {size:>8}  {'':<9}  {'':<7}  yes   {folder}")
 
 
-def _where(model: Model) -> tuple[str, str]:
+def _where(model: KnownModel) -> tuple[str, str]:
     """Whether a model is here, and where it comes from."""
     from whisper_npu import hub, packages
     from whisper_npu.errors import WhisperNpuError

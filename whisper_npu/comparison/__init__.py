@@ -14,7 +14,7 @@ from whisper_npu import probe
 from whisper_npu.audio import open_audio
 from whisper_npu.comparison.divergence import Watched
 from whisper_npu.comparison.layers import LayerError, layer_errors, outputs
-from whisper_npu.comparison.verdict import TOLERANCE, Findings, Run, Work, judge
+from whisper_npu.comparison.verdict import TOLERANCE, Attempt, Findings, Heard, judge
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import AudioError
 from whisper_npu.events import WindowDone
@@ -73,7 +73,7 @@ def compare(task: Task) -> Findings:
     )
 
 
-def _work(task: Task, options: DeviceOptions, failures: dict[str, str]) -> Work:
+def _work(task: Task, options: DeviceOptions, failures: dict[str, str]) -> Attempt:
     probe.forget_peak_memory()
     watched = Watched(open_device(task.checkpoint, options))
     with Model(task.checkpoint, watched) as model:
@@ -86,10 +86,10 @@ def _work(task: Task, options: DeviceOptions, failures: dict[str, str]) -> Work:
                 runs[name] = _run(name, model, watched, task.options)
             except AudioError as error:
                 failures[name] = str(error)
-        return Work(watched.info, runs, probe.peak_memory())
+        return Attempt(watched.info, runs, probe.peak_memory())
 
 
-def _run(name: str, model: Model, watched: Watched, options: TranscribeOptions) -> Run:
+def _run(name: str, model: Model, watched: Watched, options: TranscribeOptions) -> Heard:
     watched.steps, watched.seconds = [], 0.0
     segments = []
     with recording() as stages:
@@ -100,7 +100,7 @@ def _run(name: str, model: Model, watched: Watched, options: TranscribeOptions) 
             if isinstance(event, WindowDone):
                 watched.seconds = event.seconds
         transcript = transcription.transcript(segments)
-    return Run(transcript, stages.seconds, tuple(watched.steps))
+    return Heard(transcript, stages.seconds, tuple(watched.steps))
 
 
 def _layers(task: Task, name: str) -> list[tuple[LayerError, ...]]:

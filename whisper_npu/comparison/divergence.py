@@ -22,7 +22,7 @@ _SAID = 12  # tokens of context that are shown
 
 
 @dataclass(frozen=True)
-class Step:
+class DecoderStep:
     """One step of the first hypothesis."""
 
     seconds: float  # where in the recording the window begins
@@ -57,7 +57,7 @@ class Watched:
     def __init__(self, device: Device) -> None:
         self._device = device
         self.info = device.info
-        self.steps: list[Step] = []
+        self.steps: list[DecoderStep] = []
         self.seconds = 0.0  # set by whoever moves from window to window
         self._n_sessions = 0
 
@@ -88,7 +88,7 @@ class _WatchedSession:
         logits = self._session.step(tokens, every_position=every_position)
         last = logits[0] if logits.ndim == 2 else logits[0, -1]  # (V,)
         read = tuple(int(token) for token in tokens[0])
-        step = Step(self._watched.seconds, self._number, read, likeliest(last))
+        step = DecoderStep(self._watched.seconds, self._number, read, likeliest(last))
         self._watched.steps.append(step)
         return logits
 
@@ -105,7 +105,7 @@ def likeliest(logits: Float) -> tuple[tuple[int, float], ...]:
 
 
 def first_divergence(
-    one: Sequence[Step], other: Sequence[Step], tokenizer: Tokenizer
+    one: Sequence[DecoderStep], other: Sequence[DecoderStep], tokenizer: Tokenizer
 ) -> Divergence | None:
     """Where the two begin to read different tokens; None: never."""
     for i in range(1, min(len(one), len(other)) + 1):
@@ -115,7 +115,7 @@ def first_divergence(
     return None
 
 
-def _read(steps: Sequence[Step], i: int) -> tuple[int, ...] | None:
+def _read(steps: Sequence[DecoderStep], i: int) -> tuple[int, ...] | None:
     """What step i reads, where it goes on with the session of step i - 1; None: it has ended."""
     if i >= len(steps) or steps[i].session != steps[i - 1].session:
         return None
@@ -123,13 +123,13 @@ def _read(steps: Sequence[Step], i: int) -> tuple[int, ...] | None:
 
 
 def _divergence(
-    one: Sequence[Step], other: Sequence[Step], i: int, tokenizer: Tokenizer
+    one: Sequence[DecoderStep], other: Sequence[DecoderStep], i: int, tokenizer: Tokenizer
 ) -> Divergence:
-    def chosen(steps: Sequence[Step]) -> str:
+    def chosen(steps: Sequence[DecoderStep]) -> str:
         read = _read(steps, i + 1)
         return token_text(tokenizer, read[0]) if read else token_text(tokenizer, tokenizer.eot)
 
-    def choices(steps: Sequence[Step]) -> tuple[Choice, ...]:
+    def choices(steps: Sequence[DecoderStep]) -> tuple[Choice, ...]:
         return tuple(
             Choice(token, token_text(tokenizer, token), probability)
             for token, probability in steps[i].best

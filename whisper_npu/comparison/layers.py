@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_npu.closeness import closeness
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -67,16 +69,8 @@ def _sampled(output: Float) -> Float:
 
 def layer_error(name: str, expected: Float, output: Float) -> LayerError:
     """Compare two outputs of one layer; a value that is no number makes all of it infinite."""
-    if output.shape != expected.shape or not np.isfinite(output).all():
-        return LayerError(name, np.inf, np.inf, 0.0)
-    a, b = expected.astype(np.float64).ravel(), output.astype(np.float64).ravel()
-    difference, norm, other = np.linalg.norm(a - b), np.linalg.norm(a), np.linalg.norm(b)
-    return LayerError(
-        name,
-        max_abs=float(np.abs(a - b).max()),
-        relative=float(difference / max(norm, 1e-30)),
-        cosine=float(a @ b / max(norm * other, 1e-30)),
-    )
+    found = closeness(output, expected)
+    return LayerError(name, found.largest, found.relative, found.cosine)
 
 
 def suspect(errors: Sequence[LayerError]) -> LayerError | None:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, TypedDict
 
 from whisper_npu.comparison.accuracy import Difference, Errors, difference
-from whisper_npu.comparison.divergence import Divergence, Step, first_divergence
+from whisper_npu.comparison.divergence import DecoderStep, Divergence, first_divergence
 from whisper_npu.comparison.layers import LayerError, suspect
 from whisper_npu.errors import OptionError, ToleranceError
 from whisper_npu.figures import Figure, Origin
@@ -25,20 +25,20 @@ JUDGEABLE = 0.5  # share of wrong words beyond which a model says nothing about 
 
 
 @dataclass(frozen=True)
-class Run:
+class Heard:
     """One recording on one device."""
 
     transcript: Transcript
     seconds: dict[str, float]  # by stage
-    steps: tuple[Step, ...]
+    steps: tuple[DecoderStep, ...]
 
 
 @dataclass(frozen=True)
-class Work:
+class Attempt:
     """All that one device has done."""
 
     device: DeviceInfo
-    runs: dict[str, Run]  # by recording
+    runs: dict[str, Heard]  # by recording
     peak_memory: int | None  # bytes
 
     @property
@@ -56,7 +56,7 @@ class Work:
         """Seconds of work."""
         return sum(sum(run.seconds.values()) for run in self.runs.values())
 
-    def only(self, recordings: Collection[str]) -> Work:
+    def only(self, recordings: Collection[str]) -> Attempt:
         """The same without the other recordings."""
         return replace(self, runs={name: self.runs[name] for name in recordings})
 
@@ -135,7 +135,7 @@ class Judged(TypedDict):
 
 
 def judge(
-    worked: Sequence[Work],
+    worked: Sequence[Attempt],
     layers: Sequence[tuple[LayerError, ...]],
     references: Mapping[str, str],
     tokenizer: Tokenizer,
@@ -166,7 +166,9 @@ def judge(
     return Judged(devices=tuple(devices), recordings=recordings)
 
 
-def _comparison(first: Run, run: Run, reference: str | None, tokenizer: Tokenizer) -> Comparison:
+def _comparison(
+    first: Heard, run: Heard, reference: str | None, tokenizer: Tokenizer
+) -> Comparison:
     language, text = first.transcript.language, run.transcript.text
     return Comparison(
         run.transcript,
@@ -192,7 +194,7 @@ def _accuracy(pairs: Sequence[tuple[Comparison, Comparison]]) -> Accuracy:
 
 
 def _device(
-    work: Work, first: Work, accuracy: Accuracy, layers: tuple[LayerError, ...]
+    work: Attempt, first: Attempt, accuracy: Accuracy, layers: tuple[LayerError, ...]
 ) -> DeviceResult:
     stages = dict.fromkeys(stage for run in work.runs.values() for stage in run.seconds)
     duration = sum(run.transcript.duration for run in work.runs.values())

@@ -13,14 +13,14 @@ from typing import NamedTuple
 CPUS = Path("/sys/devices/system/cpu")
 
 
-class Cores(NamedTuple):
+class Threads(NamedTuple):
     """How many threads, and the cores that they are kept on; empty: any."""
 
     threads: int
     pinned: tuple[int, ...]
 
 
-def choose(threads: int | None = None, *, cpus: Path = CPUS) -> Cores:
+def choose(threads: int | None = None, *, cpus: Path = CPUS) -> Threads:
     """The cores for so many threads; None: as many as make sense here."""
     allowed = sorted(os.sched_getaffinity(0))
     capacity = {cpu: _number(cpus / f"cpu{cpu}" / "cpu_capacity") or 1024 for cpu in allowed}
@@ -28,8 +28,8 @@ def choose(threads: int | None = None, *, cpus: Path = CPUS) -> Cores:
     big = tuple(cpu for cpu in allowed if 10 * capacity[cpu] >= 7 * max(capacity.values()))
     pinned = big if len(big) < len(allowed) else ()
     if threads is None:
-        return Cores(len({_core(cpus, cpu) for cpu in big}), pinned)
-    return Cores(threads, pinned if threads <= len(big) else ())
+        return Threads(len({_core(cpus, cpu) for cpu in big}), pinned)
+    return Threads(threads, pinned if threads <= len(big) else ())
 
 
 def _core(cpus: Path, cpu: int) -> tuple[int, ...]:

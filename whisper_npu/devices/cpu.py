@@ -13,8 +13,9 @@ from whisper_npu.devices import cores, packed
 from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.devices.observed import Observed
-from whisper_npu.errors import OptionError, warn_once
+from whisper_npu.errors import OptionError
 from whisper_npu.kernels import native, reference
+from whisper_npu.messages import warn_once
 from whisper_npu.model import Whisper, cross_keys_values, encode
 from whisper_npu.reference import NumpyOps
 from whisper_npu.stages import stage
@@ -72,7 +73,7 @@ class CpuDevice:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, isa: str, encoder: str, decoder: str, on: cores.Cores
+        self, checkpoint: Checkpoint, isa: str, encoder: str, decoder: str, on: cores.Threads
     ) -> None:
         name = "cpu " + (encoder if encoder == decoder else f"{encoder}+{decoder}")
         self.info = DeviceInfo(name, "cpu", encoder, decoder)

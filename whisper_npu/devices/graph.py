@@ -9,6 +9,7 @@ import numpy as np
 
 from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.errors import DeviceError
+from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-FRAMES_PER_SECOND = 100
 FULL_WINDOW = 30  # seconds
 SHORTER_WINDOWS = (10, 20)
 

@@ -33,7 +33,7 @@ _DESCRIPTORS = 1024
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """Everything that was looked at."""
 
     npu: list[Finding]  # nothing when it was not asked for
@@ -86,7 +86,7 @@ class Report:
 def diagnose(
     machine: Machine, *, device: str = "auto", model: str | None = None,
     library: Path | None = None, emulate: str | None = None,
-) -> Report:  # fmt: skip
+) -> Diagnosis:  # fmt: skip
     """Look at everything, and let the NPU compute where nothing speaks against it.
 
     device   auto: a machine without an NPU is in order; npu: it is not; cpu: the NPU is left out
@@ -105,10 +105,10 @@ def diagnose(
         *_models(model),
     ]
     if device == "cpu":
-        return Report([], [finding for finding in rest if finding])
+        return Diagnosis([], [finding for finding in rest if finding])
     if emulate is not None:
         npu = _emulated(emulate, model)
-        return Report(npu, [finding for finding in rest if finding], emulated=True)
+        return Diagnosis(npu, [finding for finding in rest if finding], emulated=True)
     npu = board.examine(machine, library)
     soc = detect(machine.root)
     if soc and machine.is_this and all(finding.status != "fail" for finding in npu):
@@ -117,7 +117,7 @@ def diagnose(
         rest += [readiness.examine(machine), _descriptors()]
     elif device == "auto":
         npu = [_without_npu(machine, npu[0])]
-    return Report(npu, [finding for finding in rest if finding])
+    return Diagnosis(npu, [finding for finding in rest if finding])
 
 
 def _emulated(chip: str, model: str | None) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
 
 FORMAT = 1  # of the graph's interface and of the manifest
-FRAMES_PER_SECOND = 100
 MANIFEST = "manifest.json"
 GRAPH = "encoder.rknn"
 LOG = "toolchain.log"

@@ -6,7 +6,6 @@ travel as .npz files. The environment is made on first use from toolchain-requir
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import platform
@@ -14,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +20,10 @@ import numpy as np
 
 from whisper_npu import cache
 from whisper_npu.errors import DeviceError
+from whisper_npu.locks import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -50,7 +49,7 @@ def environment(say: Say) -> Path:
     if complete.exists():
         return python
     base = _base_python()
-    with _locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not complete.exists():  # another process may have made it while we waited
             shutil.rmtree(folder, ignore_errors=True)
             say(f"making the vendor's environment in {folder} (once, about 700 MB)")
@@ -101,14 +100,6 @@ def _run(command: list[str], say: Say, hint: str) -> None:
             tail = line.strip() or tail
     if process.returncode:
         raise DeviceError(f"{' '.join(command[:4])} ... failed: {tail}; {hint}")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class Toolchain:

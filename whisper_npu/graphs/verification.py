@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_npu.closeness import closeness
 from whisper_npu.model import Whisper, cross_keys_values, encode
 from whisper_npu.reference import NumpyOps
 
@@ -37,16 +38,8 @@ LIMITS = {"fp16": (0.9995, 0.02), "int8": (0.97, 0.3)}
 
 def agreement(name: str, actual: Float, expected: Float) -> Agreement:
     """Compare two arrays of one shape; whatever is not finite counts as no agreement."""
-    a, b = (x.astype(np.float64).ravel() for x in (actual, expected))
-    if a.shape != b.shape or not np.isfinite(a).all():
-        return Agreement(name, 0.0, float("inf"))
-    norms = np.sqrt((a @ a) * (b @ b))
-    largest = np.abs(b).max()
-    return Agreement(
-        name,
-        float(a @ b / norms) if norms else float(not a.any() and not b.any()),
-        float(np.abs(a - b).max() / largest) if largest else float(np.abs(a).max()),
-    )
+    found = closeness(actual, expected)
+    return Agreement(name, found.cosine, found.largest_relative)
 
 
 def worst(found: list[Agreement], name: str) -> Agreement:

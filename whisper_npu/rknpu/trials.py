@@ -8,7 +8,6 @@ that nobody replaced after a reboot means never again. Kept by board, kernel and
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -16,20 +15,22 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 from whisper_npu import cache
-from whisper_npu.errors import OutputError, warn_once
+from whisper_npu.errors import OutputError
+from whisper_npu.locks import locked
 from whisper_npu.machine import Machine
+from whisper_npu.messages import warn_once
 from whisper_npu.rknpu import emulator
 from whisper_npu.rknpu.librknnrt import library_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from whisper_npu.rknpu.soc import Precision, Soc
@@ -128,7 +129,8 @@ def run(board: Board, cases: Sequence[Case]) -> list[Outcomes]:
     for core in range(board.soc.cores):
         missed = {case: said for case, said in found[0].items() if said != WORKS} if found else {}
         try:
-            with _alone():
+            # others, who open the NPU at the same time, wait for the outcome
+            with locked(notes().with_suffix(".lock")):
                 found.append(_tried(board, core, cases, missed))
         except OutputError as error:
             if found:
@@ -252,17 +254,3 @@ class _Child:
         if code > 0 and lines:
             return lines[-1]
         return f"it ended the process (code {code})"
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Others, who open the NPU at the same time, wait for the outcome. Raises OutputError."""
-    path = notes().with_suffix(".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import DeviceFault, warn_once
+from whisper_npu.errors import DeviceFault
+from whisper_npu.messages import warn_once
 
 if TYPE_CHECKING:
     import numpy as np
