@@ -9,7 +9,7 @@ WhisperNpuError        1
 │   └── DeviceFault    6  a device that failed during a call
 ├── ToleranceError     7  a comparison out of tolerance
 ├── OutputError        8  a transcript or cache that cannot be written
-└── Interrupted      130  by Ctrl-C; 143 by SIGTERM
+└── Interrupted      130  by Ctrl-C; 143 by SIGTERM; 141 when nobody reads our output any more
 
 A message says what failed, on what, and what to do. `cli.main` prints it as one line.
 """

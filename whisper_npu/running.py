@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from whisper_npu.batch import Batch, cluster, workers
 from whisper_npu.batch.interrupts import finishing
-from whisper_npu.batch.recordings import find, watch
+from whisper_npu.batch.recordings import find, require_apart, watch
 from whisper_npu.devices.opening import plan_lines
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from whisper_npu.batch import Listener
     from whisper_npu.batch.recordings import Recording
@@ -40,29 +41,44 @@ class Request:
 
 
 class Run:
-    """A request made ready: its recordings and its model are found, nothing is opened yet.
+    """A request that makes sense: its recordings are found, and none will be overwritten.
 
     say  hears what is downloaded, and what a person should know
-    Raises OptionError, ModelError.
+    Raises OptionError.
     """
 
     def __init__(self, request: Request, say: Callable[[str], None]) -> None:
         self._request = request = replace(request, transcribe=_with_words(request))
         self._say = say
-        options = request.run
-        self.recordings = [] if options.watch else _found(request)
-        self._opening = workers.Opening(
-            request.model, request.device, request.transcribe, offline=request.offline, say=say
+        self.recordings = [] if request.run.watch else _found(request)
+        _require_safe(self.recordings, request)
+
+    @cached_property
+    def _opening(self) -> workers.Opening:
+        """The model, found; raises ModelError."""
+        request = self._request
+        return workers.Opening(
+            request.model,
+            request.device,
+            request.transcribe,
+            offline=request.offline,
+            say=self._say,
         )
-        written = request.batch.output_dir is not None
+
+    @cached_property
+    def _n_workers(self) -> int:
+        options, written = self._request.run, self._request.batch.output_dir is not None
+        if options.workers is not None:
+            return options.workers
         # on stdout, transcripts keep the order of the recordings
-        self._n_workers = options.workers or (
-            self._opening.n_workers if written and not options.cluster else 1
-        )
+        return self._opening.n_workers if written and not options.cluster else 1
 
     @property
     def is_in_order(self) -> bool:
-        """Whether one recording follows the other, so that text can be shown as it is heard."""
+        """Whether one recording follows the other, so that text can be shown as it is heard.
+
+        Raises ModelError.
+        """
         return self._n_workers == 1 and not self._request.run.cluster
 
     def batch(self, listener: Listener) -> Batch:
@@ -70,7 +86,7 @@ class Run:
         request = self._request
         queue: Iterable[Recording] = self.recordings
         if request.run.watch:
-            queue = watch(request.inputs, request.search, lambda: batch.is_stopping)
+            queue = self._watch(lambda: batch.is_stopping)
         prepare = None if request.run.cluster else self._opening.prepare
         describe = self._opening.describe(request.batch.subtitles)
         batch = Batch(queue, request.batch, describe, prepare, listener)
@@ -95,6 +111,11 @@ class Run:
             else:
                 workers.run(batch, self._engine, self._n_workers, options.max_memory)
 
+    def _watch(self, is_stopped: Callable[[], bool]) -> Iterator[Recording]:
+        for recording in watch(self._request.inputs, self._request.search, is_stopped):
+            _require_safe([recording], self._request)
+            yield recording
+
     def _engine(self, number: int, of: int) -> workers.ModelEngine:
         engine = self._opening.engine(number, of)
         if self._request.run.plan and number == 0:
@@ -110,6 +131,15 @@ def _with_words(request: Request) -> TranscribeOptions:
     if request.batch.subtitles.needs_words and not options.word_timestamps:
         raise OptionError("subtitles laid out by words need word_timestamps", "word_timestamps")
     return options
+
+
+def _require_safe(recordings: Sequence[Recording], request: Request) -> None:
+    """Raise OptionError when something would be written over a recording, or over a transcript."""
+    report = request.run.report
+    outputs = [path for one in recordings for path in request.batch.files(one.output)]
+    require_apart(recordings, [*outputs, report] if report else outputs)
+    if report is not None and report.absolute() in {path.absolute() for path in outputs}:
+        raise OptionError(f"report: {printable(report)} is the transcript of a recording", "report")
 
 
 def _found(request: Request) -> list[Recording]:

@@ -168,7 +168,7 @@ class Batch:
         # the journal may have grown until the claim was ours
         job.source = self._known(recording, identity) or Source(*identity, _sha256(recording))
         if job.claim.interrupted:
-            for path in self._paths(recording):
+            for path in self._options.files(recording.output):
                 remove_leftovers(path)  # the claim says that nobody else writes it
         if self._is_settled(recording, job.source):
             job.claim.forget()
@@ -295,14 +295,8 @@ class Batch:
 
         self.call(tell)
 
-    def _paths(self, recording: Recording) -> list[Path]:
-        folder = self._options.output_dir
-        if folder is None:
-            return []
-        return [folder / f"{recording.output}.{name}" for name in self._options.output_format]
-
     def _outputs_exist(self, recording: Recording) -> bool:
-        paths = self._paths(recording)
+        paths = self._options.files(recording.output)
         return bool(paths) and all(path.is_file() for path in paths)
 
     def tell(self, wait: float) -> None:

@@ -18,7 +18,7 @@ from whisper_npu.messages import printable
 from whisper_npu.options.batch import InputOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 STDIN = Path("-")
 
@@ -74,6 +74,26 @@ def watch(
         for _ in range(10):
             if not is_stopped():
                 time.sleep(interval / 10)
+
+
+def require_apart(recordings: Iterable[Recording], written: Iterable[Path]) -> None:
+    """Raise OptionError when a file that is to be written is one of the recordings."""
+    files = {_file(recording.path): recording for recording in recordings}
+    for path in written:
+        identity = _file(path)
+        if identity and (recording := files.get(identity)):
+            raise OptionError(
+                f"{recording.name} would be overwritten by {printable(path)}: write elsewhere"
+            )
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from others, whatever it is called; None: it is not there."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _found(inputs: Sequence[str | os.PathLike[str]], search: InputOptions) -> list[Recording]:

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from typing import Any
 
 import typer
 
-from whisper_npu.cli import bench, cache, compare, config, doctor, models, transcribe
+from whisper_npu.cli import bench, cache, compare, config, doctor, models, streams, transcribe
 from whisper_npu.cli.compile import compile_model
 from whisper_npu.cli.help import Command, typer_app
-from whisper_npu.errors import OptionError, WhisperNpuError
+from whisper_npu.cli.options import say
+from whisper_npu.errors import OptionError, WhisperNpuError, printable
 
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
@@ -56,15 +58,23 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    streams.prepare()
+    code: int | None = 0
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
-        where = error.ctx.command_path if error.ctx else "whisper-npu"
-        typer.echo(f"whisper-npu: {error.format_message()} (see {where} --help)", err=True)
-        sys.exit(OptionError.exit_code)
+        message, where = error.format_message(), error.ctx.command_path if error.ctx else ""
+        if not message.startswith("Usage: "):  # the help of a group of commands
+            message = f"whisper-npu: {printable(message)} (see {where or 'whisper-npu'} --help)"
+        say(message)
+        code = OptionError.exit_code
+    except typer.Abort:  # Ctrl-C
+        code = 128 + signal.SIGINT
     except WhisperNpuError as error:
-        typer.echo(f"whisper-npu: {error}", err=True)
-        sys.exit(error.exit_code)
+        if str(error):
+            say(f"whisper-npu: {printable(str(error))}")
+        code = error.exit_code
     finally:
         gc.freeze()  # the end of the process frees everything, with nothing left to look through
     sys.exit(code)

@@ -60,17 +60,24 @@ def compare(  # noqa: PLR0913  one parameter an option
     from json import dumps
 
     from whisper_npu import find_model, terminal
-    from whisper_npu.batch.recordings import find
+    from whisper_npu.batch.recordings import find, require_apart
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.comparison import GREEDY, Task, compare
     from whisper_npu.comparison.references import references
     from whisper_npu.comparison.verdict import TOLERANCE, require
+    from whisper_npu.errors import OptionError
     from whisper_npu.options import DeviceOptions
     from whisper_npu.reports.comparison import page, plain
     from whisper_npu.writers import write
 
     names = devices or "cpu-f32,cpu-int8" + (",npu-fp16,npu-int8" if emulate else "")
-    recordings = [str(recording.path) for recording in find(inputs)]
+    if fail_above is not None and "," not in names and reference is None:
+        raise OptionError(
+            "one device has nothing to differ from: add --reference or more --devices"
+        )
+    found_recordings = find(inputs)
+    require_apart(found_recordings, [report] if report else [])
+    recordings = [str(recording.path) for recording in found_recordings]
     task = Task(
         recordings,
         Checkpoint(find_model(model, offline=offline, say=say)),

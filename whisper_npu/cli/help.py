@@ -6,8 +6,9 @@ import shutil
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+HYPHEN = "\N{NON-BREAKING HYPHEN}"
 WIDE = 60  # columns from which on an option and its text stand side by side
 
 
@@ -25,8 +26,26 @@ class Command(TyperCommand):
             group = getattr(parameter, "rich_help_panel", None) or ordinary
             groups.setdefault(group, []).append((_term(parameter, row[0]), row[1]))
         for group, rows in groups.items():
-            with formatter.section(group):
-                formatter.write_dl(rows, col_max=26 if formatter.width >= WIDE else 2)
+            _write(formatter, group, rows)
+
+
+class Group(TyperGroup):
+    """Several commands, each with a whole sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  as click calls it
+        """Write the commands; typer's own list cuts sentences short."""
+        rows = [(name, part.get_short_help_str(1000)) for name, part in self.commands.items()]
+        _write(formatter, "Commands", rows)
+
+
+def _write(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
+    """A group; no line breaks at the hyphens of an option."""
+    with formatter.section(heading):
+        formatter.write_dl(
+            [(term, text.replace("-", HYPHEN)) for term, text in rows],
+            col_max=26 if formatter.width >= WIDE else 2,
+        )
+    formatter.buffer = [part.replace(HYPHEN, "-") for part in formatter.buffer]
 
 
 def _term(parameter: Any, term: str) -> str:
@@ -42,6 +61,7 @@ def typer_app(**more: Any) -> typer.Typer:
     """A group of commands with help as it looks here."""
     width = min(shutil.get_terminal_size().columns, 100)
     return typer.Typer(
+        cls=Group,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "terminal_width": width},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from json import dumps
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
-from whisper_npu.errors import OptionError, OutputError
+from whisper_npu.errors import OptionError, printable
 from whisper_npu.events import WindowDone
 from whisper_npu.records import event_record
 from whisper_npu.transcript import Segment
@@ -144,12 +143,8 @@ class Show:
 
     def _print(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stdout):
-            try:
-                sys.stdout.write(f"{text}\n")
-                sys.stdout.flush()
-            except OSError as error:  # a full disk, or a pipe that nobody reads any more
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no echo at exit
-                raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     def _say(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stderr):
@@ -164,7 +159,7 @@ def result_line(result: Result) -> str:
     rtf = ""
     if result.seconds:
         rtf = f", RTF {_ratio(result.elapsed / result.seconds, result.origin)}"
-    outputs = ": " + ", ".join(result.outputs) if result.outputs else ""
+    outputs = ": " + ", ".join(map(printable, result.outputs)) if result.outputs else ""
     return f"{result.status:<8} {result.recording} ({result.seconds:.1f} s{rtf}){outputs}"
 
 

@@ -18,7 +18,7 @@ from whisper_npu.options import (  # noqa: TC001  typer reads annotations when i
     SubtitleOptions,
     TranscribeOptions,
 )
-from whisper_npu.options.option import MANY, OUTPUT
+from whisper_npu.options.option import OUTPUT
 
 if TYPE_CHECKING:
     from whisper_npu.batch import Batch
@@ -54,15 +54,6 @@ def transcribe(  # noqa: PLR0913  a parameter for each kind of option
             "--timings", rich_help_panel=OUTPUT, help="At the end, print how long each stage took."
         ),
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=MANY,
-            help="Write what became of each recording to this file, as a web page if its name "
-            "ends in .html, otherwise as JSON.",
-        ),
-    ] = None,
     options: TranscribeOptions,
     subtitles: SubtitleOptions,
 ) -> None:
@@ -94,7 +85,7 @@ def transcribe(  # noqa: PLR0913  a parameter for each kind of option
         ready.run(work)
     finally:
         show.close()
-        _conclude(work, report, written=batch.output_dir is not None)
+        _conclude(work, run.report, written=batch.output_dir is not None)
         if timings:
             tell_timings(work.report)
     raise typer.Exit(work.report.exit_code)

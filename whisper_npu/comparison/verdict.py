@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from whisper_npu.comparison.accuracy import Difference, Errors, difference
 from whisper_npu.comparison.divergence import DecoderStep, Divergence, first_divergence
 from whisper_npu.comparison.layers import LayerError, suspect
-from whisper_npu.errors import OptionError, ToleranceError
+from whisper_npu.errors import ToleranceError
 from whisper_npu.figures import Figure, Origin
 
 if TYPE_CHECKING:
@@ -244,10 +244,6 @@ def require(findings: Findings, limit: float) -> None:
     """
     first, *others = findings.devices
     rates = {device.name: device.accuracy.against_first.rate for device in others}
-    if not others and first.accuracy.against_reference is None:
-        raise OptionError(
-            "nothing to compare one device with: name a --reference or more --devices"
-        )
     if not others and first.accuracy.against_reference is not None:
         rates = {first.name: first.accuracy.against_reference.rate}
     beyond = [f"{name} {rate:.2%}" for name, rate in rates.items() if rate > limit]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import OptionError, printable
 from whisper_npu.options.option import MANY, OUTPUT, check, n_bytes, option
 from whisper_npu.options.subtitles import SubtitleOptions
 
@@ -102,6 +102,20 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        folder = self.output_dir
+        if folder and folder.suffix.lower()[1:] in FORMATS and not folder.is_dir():
+            raise OptionError(
+                f"output_dir takes a folder, and {printable(folder)} looks like a file: use "
+                f"--output-dir {printable(folder.parent)} --output-name {printable(folder.stem)} "
+                f"--output-format {folder.suffix.lower()[1:]}",
+                "output_dir",
+            )
+
+    def files(self, output: str) -> list[Path]:
+        """Where the outputs of a recording go; none without a folder."""
+        if self.output_dir is None:
+            return []
+        return [self.output_dir / f"{output}.{name}" for name in self.output_format]
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,13 @@ class RunOptions:
         "With --cluster: all machines find the recordings at the same paths, so that only paths "
         "are sent.",
         MANY,
+    )
+    report: Path | None = option(
+        None,
+        "Write what became of each recording to this file: as a web page if its name ends in "
+        ".html, otherwise as JSON.",
+        MANY,
+        metavar="FILE",
     )
     plan: bool = option(False, "Print which layers run on the NPU, and how long they take.", OUTPUT)
 

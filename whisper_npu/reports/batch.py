@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from whisper_npu.errors import printable
 from whisper_npu.figures import Figure
 from whisper_npu.pages import render
 from whisper_npu.reports.charts import bars, legend
@@ -21,7 +23,10 @@ def page(report: Report) -> str:
         title=f"Recordings on {report.device or 'no device'}",
         summary=report.summary(),
         origin="" if source == "measured" else source,
-        results=report.results,
+        results=[
+            replace(result, outputs=tuple(map(printable, result.outputs)))
+            for result in report.results
+        ],
         stages=legend(list(seconds)),
         bars=bars([(report.device, seconds)], list(seconds)) if seconds else [],
     )
