@@ -121,7 +121,7 @@ def test_stdout_is_the_transcript(model: str, recordings: Path) -> None:
         (["{in}/a.wav", "--clip-timestamps", "90"], 2, "clip begins"),
         (["{in}/a.wav", "-m", "./no-model"], 5, "no model folder"),
         (["{in}/a.wav", "-m", "{in}"], 5, "config.json is missing"),
-        (["{in}/a.wav", "-m", "{in}/a.wav"], 5, "is a file"),
+        (["{in}/a.wav", "-m", "{in}/a.wav"], 5, "is not a Whisper model"),
         (["{in}/a.wav", "-m", "smal"], 5, "did you mean small"),
         (["{in}/a.wav", "-m", "owner/name", "--offline"], 5, "we are offline"),
     ],
