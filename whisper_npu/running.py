@@ -10,7 +10,8 @@ from whisper_npu.batch import Batch, cluster, workers
 from whisper_npu.batch.interrupts import finishing
 from whisper_npu.batch.recordings import find, require_apart, watch
 from whisper_npu.devices.opening import plan_lines
-from whisper_npu.errors import OptionError, printable
+from whisper_npu.errors import OptionError
+from whisper_npu.messages import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -16,7 +16,8 @@ from whisper_npu.cli import bench, cache, compare, config, doctor, models, strea
 from whisper_npu.cli.compile import compile_model
 from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.cli.options import say
-from whisper_npu.errors import OptionError, WhisperNpuError, printable
+from whisper_npu.errors import OptionError, WhisperNpuError
+from whisper_npu.messages import printable
 
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 

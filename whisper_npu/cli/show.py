@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
-from whisper_npu.errors import OptionError, printable
+from whisper_npu.errors import OptionError
 from whisper_npu.events import WindowDone
+from whisper_npu.messages import printable
 from whisper_npu.records import event_record
 from whisper_npu.transcript import Segment
 from whisper_npu.writers import FORMATS, line

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from whisper_npu.errors import OptionError, printable
+from whisper_npu.errors import OptionError
+from whisper_npu.messages import printable
 from whisper_npu.options.option import MANY, OUTPUT, check, n_bytes, option
 from whisper_npu.options.subtitles import SubtitleOptions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import printable
 from whisper_npu.figures import Figure
+from whisper_npu.messages import printable
 from whisper_npu.pages import render
 from whisper_npu.reports.charts import bars, legend
 
