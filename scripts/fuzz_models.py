@@ -1,8 +1,8 @@
-"""Spoilt model folders, by the hundred thousand: a ModelError each, or a model that opens.
+"""Spoilt models of every format, by the hundred thousand: a ModelError each, or one that opens.
 
     python scripts/fuzz_models.py [--inputs 100000] [--seed 0]
 
-Each input is one spoilt file of a small model folder. Batches of inputs run in processes of their
+Each input is one spoilt file of a small model. Batches of inputs run in processes of their
 own with little memory and 5 s an input, so that a crash, a hang or a blow-up is seen and counted.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tiny_model import open_everything, spoil, write
+from tiny_model import open_everything, spoil, write_all
 
 from whisper_npu.errors import ModelError
 
@@ -31,24 +31,31 @@ MEMORY = 4 << 30  # bytes of address space
 HANG = 5.0  # seconds
 
 
-def run(folder: Path, seeds: range) -> Counter[str]:
+def run(models: list[Path], seeds: range) -> Counter[str]:
     """Inputs in this process."""
-    pristine = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = {model: sorted(model.iterdir()) if model.is_dir() else [model] for model in models}
+    pristine = {path: path.read_bytes() for paths in files.values() for path in paths}
     counts: Counter[str] = Counter()
     for seed in seeds:
         rng = random.Random(seed)
-        path = rng.choice(list(pristine))
+        model = rng.choice(models)
+        path = rng.choice(files[model])
+        path.unlink()  # never written over while it is mapped
         path.write_bytes(spoil(pristine[path], path.name, rng))
         signal.setitimer(signal.ITIMER_REAL, HANG)  # kills this process
         try:
-            open_everything(folder)
+            open_everything(model)
             counts["opened"] += 1
         except ModelError:
             counts["refused"] += 1
         except BaseException:  # noqa: BLE001  what is being looked for
             counts["other errors"] += 1
-            print(f"seed {seed}, {path.name}:\n{traceback.format_exc()[-1500:]}", file=sys.stderr)
+            print(
+                f"seed {seed}, {model.name} {path.name}:\n{traceback.format_exc()[-1500:]}",
+                file=sys.stderr,
+            )
         signal.setitimer(signal.ITIMER_REAL, 0)
+        path.unlink()
         path.write_bytes(pristine[path])
     return counts
 
@@ -61,7 +68,7 @@ def in_a_process(seeds: range) -> tuple[Counter[str], int, float]:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         with tempfile.TemporaryDirectory() as folder:
-            counts = run(write(Path(folder)), seeds)
+            counts = run(write_all(Path(folder)), seeds)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         os.write(writer, repr((dict(counts), peak)).encode())
         os._exit(0)

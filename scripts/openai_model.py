@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from peer_formats import openai_tensors
+from ggml_file import openai_tensors
 from whisper.model import ModelDimensions, Whisper
 
 from whisper_npu.checkpoint import Checkpoint

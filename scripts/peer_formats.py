@@ -5,35 +5,21 @@ A tool for development, never imported by the program.
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import json
 import shutil
-import struct
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ggml_file import openai_tensors, write_ggml
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.checkpoint.ggml import openai_name
-from whisper_npu.features import mel_filters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-
-def openai_tensors(checkpoint: Checkpoint) -> dict[str, Array]:
-    """Every tensor, float32, under the name that openai/whisper has for it."""
-    tensors = {}
-    for name in checkpoint.names:
-        if name == "proj_out.weight":
-            continue  # tied to the embedding
-        tensors[openai_name(name)] = checkpoint.read(name).astype(np.float32)
-    return tensors
 
 
 def write_openai(folder: Path, path: Path) -> None:
@@ -101,77 +87,6 @@ def write_ctranslate2(folder: Path, out: Path) -> None:
     spec.save(str(out))
     for name in ("tokenizer.json", "preprocessor_config.json"):
         shutil.copy(folder / name, out / name)
-
-
-def write_ggml(folder: Path, path: Path, kind: str) -> None:
-    """A model of whisper.cpp: f16, q8_0 or q5_1, as its converter and its quantiser have it."""
-    checkpoint = Checkpoint(folder)
-    dims = checkpoint.dims
-    file_type = {"f16": 1, "q8_0": 2007, "q5_1": 2009}[kind]
-    filters = np.asarray(mel_filters(dims.n_mels), np.float32)
-    with path.open("wb") as file:
-        sizes = vars(dims).values()  # in the order of our dataclass
-        n_mels, *audio = list(sizes)[:5]
-        n_vocab, *text = list(sizes)[5:]
-        file.write(struct.pack("<12i", 0x67676D6C, n_vocab, *audio, *text, n_mels, file_type))
-        file.write(struct.pack("<2i", *filters.shape))
-        filters.tofile(file)
-        words = _ranked_words(dims.n_vocab)
-        file.write(struct.pack("<i", len(words)))
-        for word in words:
-            file.write(struct.pack("<i", len(word)) + word)
-        for name, tensor in openai_tensors(checkpoint).items():
-            _write_tensor(file, name, tensor, kind)
-
-
-def _write_tensor(file: BinaryIO, name: str, tensor: Array, kind: str) -> None:
-    if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
-        tensor = tensor[:, None]
-    exact = tensor.ndim == 1 or name.endswith(".bias") or "positional" in name
-    number, data = 1, tensor.astype(np.float16).tobytes()
-    if exact:
-        number, data = 0, tensor.tobytes()
-    elif kind != "f16" and tensor.ndim == 2:
-        number, data = _QUANTISERS[kind](tensor.reshape(-1, 32))
-    encoded = name.encode()
-    file.write(struct.pack("<3i", tensor.ndim, len(encoded), number))
-    file.write(struct.pack(f"<{tensor.ndim}i", *tensor.shape[::-1]) + encoded + data)
-
-
-def _q8_0(blocks: Array) -> tuple[int, bytes]:
-    """Blocks of 32: a scale, and signed bytes."""
-    scale = np.abs(blocks).max(1, keepdims=True) / 127
-    record = np.zeros(len(blocks), [("scale", "<f2"), ("values", "i1", 32)])
-    record["scale"] = scale[:, 0]
-    record["values"] = np.rint(blocks / np.where(scale > 0, scale, 1))
-    return 8, record.tobytes()
-
-
-def _q5_1(blocks: Array) -> tuple[int, bytes]:
-    """Blocks of 32: a scale, a least value, the fifth bits, and two values to a byte."""
-    least = blocks.min(1, keepdims=True)
-    scale = (blocks.max(1, keepdims=True) - least) / 31
-    values = np.rint((blocks - least) / np.where(scale > 0, scale, 1)).astype(np.uint8)
-    record = np.zeros(
-        len(blocks), [("scale", "<f2"), ("least", "<f2"), ("high", "u1", 4), ("low", "u1", 16)]
-    )
-    record["scale"], record["least"] = scale[:, 0], least[:, 0]
-    record["high"] = np.packbits(values >> 4, axis=1, bitorder="little")
-    record["low"] = values[:, :16] & 15 | (values[:, 16:] & 15) << 4
-    return 7, record.tobytes()
-
-
-_QUANTISERS = {"q8_0": _q8_0, "q5_1": _q5_1}
-
-
-def _ranked_words(n_vocab: int) -> list[bytes]:
-    """The byte strings of the vocabulary without special tokens."""
-    spec = importlib.util.find_spec("whisper")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("pip install openai-whisper: its vocabularies are needed")
-    name = "gpt2" if n_vocab == 51864 else "multilingual"
-    path = Path(spec.submodule_search_locations[0]) / "assets" / f"{name}.tiktoken"
-    return [base64.b64decode(line.split()[0]) for line in path.read_bytes().splitlines() if line]
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+import foreign_models
 import pytest
-from tiny_model import open_everything, spoil, write
+from tiny_model import open_everything, spoil, write, write_all
 
 from whisper_npu.errors import ModelError
 
@@ -14,8 +15,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_folder_opens(tmp_path: Path) -> None:
-    open_everything(write(tmp_path / "model"))
+def test_the_models_open(tmp_path: Path) -> None:
+    for path in write_all(tmp_path):
+        open_everything(path)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8", "f16", "q5_1"])
+def test_a_file_that_ends_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
+    path = foreign_models.write(write(tmp_path / "original"), tmp_path, kind)
+    weights = path / "model.bin" if path.is_dir() else path
+    content = weights.read_bytes()
+    ends = [*range(0, 300, 7), *range(300, len(content), len(content) // 150), len(content) - 1]
+    for end in ends:
+        weights.unlink()
+        weights.write_bytes(content[:end])
+        with pytest.raises(ModelError):
+            open_everything(path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -27,17 +42,20 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_spoilt_files(tmp_path: Path) -> None:
-    folder = write(tmp_path / "model")
-    pristine = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    models = write_all(tmp_path)
+    pristine = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     refusals = []
     for seed in range(600):
         rng = random.Random(seed)
-        path = rng.choice(list(pristine))
+        model = rng.choice(models)
+        path = rng.choice([file for file in pristine if file == model or model in file.parents])
+        path.unlink()  # never written over while it is mapped
         path.write_bytes(spoil(pristine[path], path.name, rng))
         try:
-            open_everything(folder)
+            open_everything(model)
         except ModelError as error:
             refusals.append(str(error))
+        path.unlink()
         path.write_bytes(pristine[path])
     assert len(refusals) > 200
     assert not [message for message in refusals if "\n" in message]
