@@ -26,19 +26,25 @@ def modelled_for(checkpoint: Checkpoint, chip: str, precision: Precision) -> pla
 
 
 @pytest.mark.parametrize(
-    ("name", "chip", "precision", "limit"),
+    ("name", "chip", "precision", "best", "worst"),
     [
-        ("tiny", "rk3588", "fp16", 0.120),
-        ("base", "rk3588", "fp16", 0.250),
-        ("base", "rk3566", "int8", 1.5),
+        ("tiny", "rk3588", "fp16", 0.080, 0.190),
+        ("base", "rk3588", "fp16", 0.160, 0.380),
+        ("base", "rk3566", "int8", 0.200, 4.0),
     ],
 )
 def test_modelled_windows(
-    random_model: Callable[[str], Path], name: str, chip: str, precision: Precision, limit: float
+    random_model: Callable[[str], Path],
+    name: str,
+    chip: str,
+    precision: Precision,
+    best: float,
+    worst: float,
 ) -> None:
-    """The model of the chip says so; no board has."""
+    """The model of the chip says so, within what others expect of measured constants."""
     plan = modelled_for(Checkpoint(random_model(name)), chip, precision)
-    assert 0.01 < plan.window_seconds < limit
+    found = plan.window_seconds
+    assert best < found[0] < found[1] < worst
     assert plan.cpu_seconds == 0
     assert "modelled" in plan.title
     assert "emulated" in plan.title

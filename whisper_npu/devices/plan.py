@@ -2,7 +2,8 @@
 
 On a board the times are measured when a model is first opened there, and kept. Where the NPU is
 emulated they come from the model of the chip in `rknpu.soc`, and every line says *modelled*.
-What both ways have in common (softmax, GELU, layer norm) is not compared.
+What both ways have in common (softmax, GELU, layer norm) is not compared. What is modelled is a
+band, at best and at worst: nobody has run this program on a board.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -22,13 +23,14 @@ from whisper_npu.devices.trial import Verdict, in_order
 from whisper_npu.machine import Machine
 from whisper_npu.model import Conv
 from whisper_npu.rknpu import clocks
+from whisper_npu.rknpu.soc import SYNC_SECONDS
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Dimensions
     from whisper_npu.devices.npu.weights import Image
     from whisper_npu.rknpu.cores import Cores
     from whisper_npu.rknpu.librknnrt import Memory
-    from whisper_npu.rknpu.soc import Precision, Soc
+    from whisper_npu.rknpu.soc import Band, Precision, Soc
 
 _WARM_UP = 0.5  # seconds: longer than a governor takes to raise a clock
 
@@ -66,7 +68,8 @@ class Plan:
     title: str  # chip, precision, and where the times come from
     steps: tuple[Step, ...]
     step_of: dict[str, Step]  # layer's name -> its step; "attention" for all attention
-    glue_seconds: float  # modelled: softmax, GELU, layer norm and tiles on the chip's own cores
+    between: Band  # modelled: softmax, GELU, layer norm, tiles and syncs on the chip's own cores
+    spread: Band = (1, 1)  # of the products' time, where it is modelled
     normalise: bool = False  # softmax weights before the product with the values, not after it
 
     def on_npu(self, layer: str) -> bool:
@@ -83,24 +86,33 @@ class Plan:
         return sum(step.n_layers * step.cpu_seconds for step in self.steps if not step.on_npu)
 
     @property
-    def window_seconds(self) -> float:
+    def window_seconds(self) -> Band:
         """All of encoding one window."""
-        return self.npu_seconds + self.cpu_seconds + self.glue_seconds
+        best, worst = (
+            factor * self.npu_seconds + self.cpu_seconds + between
+            for factor, between in zip(self.spread, self.between, strict=True)
+        )
+        return best, worst
 
     def lines(self) -> list[str]:
         """For people."""
         rows = [f"{self.title}", f"{'layer':24}{'layers':>7}{'NPU ms':>9}{'CPU ms':>9}  runs on"]
         for step in self.steps:
             place = "NPU" if step.on_npu else "CPU"
-            npu, cpu = 1e3 * step.npu_seconds, 1e3 * step.cpu_seconds
+            times = f"{1e3 * step.npu_seconds:9.2f}{1e3 * step.cpu_seconds:9.2f}"
             why = f" ({step.refused})" if step.refused else ""
-            rows.append(f"{step.name:24}{step.n_layers:7}{npu:9.2f}{cpu:9.2f}  {place}{why}")
+            rows.append(f"{step.name:24}{step.n_layers:7}{times}  {place}{why}")
+        npu = self.spread[0] * self.npu_seconds, self.spread[1] * self.npu_seconds
         rows.append(
-            f"one window: NPU {1e3 * self.npu_seconds:.0f} ms, CPU layers "
-            f"{1e3 * self.cpu_seconds:.0f} ms, between layers {1e3 * self.glue_seconds:.0f} ms "
-            f"(modelled): {1e3 * self.window_seconds:.0f} ms"
+            f"one window: NPU {_band(npu)}, CPU layers {1e3 * self.cpu_seconds:.0f} ms, between "
+            f"layers {_band(self.between)} (modelled): {_band(self.window_seconds)}"
         )
         return rows
+
+
+def _band(seconds: Band) -> str:
+    best, worst = (f"{1e3 * each:.0f}" for each in seconds)
+    return f"{best} ms" if best == worst else f"{best} to {worst} ms"
 
 
 def modelled(image: Image, dims: Dimensions, found: Verdict | None = None) -> Plan:
@@ -117,7 +129,7 @@ def modelled(image: Image, dims: Dimensions, found: Verdict | None = None) -> Pl
         return sum(2.0 * w.m * w.k * sum(w.widths) for w in works) / soc.cpu_operations
 
     title = f"plan for emulated {soc.name}, {image.precision}, modelled"
-    return _plan(image, dims, title, (npu, cpu), found)
+    return replace(_plan(image, dims, title, (npu, cpu), found), spread=soc.products)
 
 
 def measured(
@@ -177,8 +189,8 @@ def _plan(
         npu_seconds = inf if refused else npu(works[names[0]])
         steps[label] = Step(label, count, npu_seconds, cpu(works[names[0]]), refused)
     step_of = {name: steps[label] for label, names in layers.items() for name in names}
-    glue_seconds = _glue_elements(dims) * image.soc.glue_seconds
-    return Plan(title, tuple(steps.values()), step_of, glue_seconds, found.normalise)
+    between = _between(image.soc, dims, works)
+    return Plan(title, tuple(steps.values()), step_of, between, normalise=found.normalise)
 
 
 def _works(image: Image, found: Verdict) -> dict[str, list[Work]]:
@@ -203,14 +215,30 @@ def _label(image: Image, name: str, works: list[Work]) -> str:
     return f"{kind} {work.m}x{work.k}x{sum(work.widths)} {work.precision}"
 
 
-def _glue_elements(dims: Dimensions) -> float:
-    """How many numbers pass through the CPU between matmuls, for one window."""
+def _between(soc: Soc, dims: Dimensions, works: dict[str, list[Work]]) -> Band:
+    """What passes through the processor's cores between matmuls, for one window."""
     rows, width, layers = dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_layer
-    scores = dims.n_audio_head * rows * rows
+    scores = layers * dims.n_audio_head * rows * rows
     # two norms, query, key, value, mixed, two residuals, and GELU on four widths
-    others = 12 * rows * width
+    others = layers * 12 * rows * width
     ends = 3 * 3 * rows * width + 2 * dims.n_text_layer * rows * width  # convolutions, K/V
-    return layers * (scores + others) + ends
+    moved = sum(
+        _moved(work) * (layers if name == "attention" else 1)
+        for name, own in works.items()
+        for work in own
+    )
+    best, worst = (
+        scores * softmax + (others + ends) * glue + moved * SYNC_SECONDS
+        for softmax, glue in zip(soc.softmax_seconds, soc.glue_seconds, strict=True)
+    )
+    return best, worst
+
+
+def _moved(work: Work) -> int:
+    """Bytes that are synchronised: operands made by the host, and results."""
+    size, result = (1 if work.precision == "int8" else 2), (2 if work.half else 4)
+    n_a = len(work.widths) if len(set(work.widths)) == 1 else 1  # heads have operands of their own
+    return n_a * work.m * work.k * size + work.m * sum(work.widths) * result
 
 
 def _npu_model(soc: Soc, work: Work, n_cores: int) -> float:

@@ -235,7 +235,9 @@ static double model_seconds(const rknn_matmul_info *info)
 {
     const chip_order *o = info->type == I8_I8_I32 ? &chip_i8 : &chip_f16;
     double m = info->m, k = info->k, n = info->n;
-    double arithmetic = 2 * m * k * n / (chip_efficiency * o->operations);
+    double share = info->type == I8_I8_I32 ? chip_efficiency_i8 : chip_efficiency_f16;
+    share *= info->k > chip_long_k ? chip_long_k_part : 1;
+    double arithmetic = 2 * m * k * n / (share * o->operations);
     double moving = ((m * k + k * n) * bytes_a(info) + m * n * bytes_c(info)) / chip_bandwidth;
     return chip_call_seconds + (arithmetic > moving ? arithmetic : moving);
 }
