@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from whisper_npu import bench as measuring
 from whisper_npu import probe
-from whisper_npu.bench import BenchOptions, bench, decoder_weights, encoder_operations
+from whisper_npu.bench import bench, decoder_weights, encoder_operations
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
 from whisper_npu.devices.device import DeviceInfo
@@ -21,6 +21,7 @@ from whisper_npu.devices.plan import Plan
 from whisper_npu.errors import OptionError
 from whisper_npu.model import Whisper, cross_keys_values, encode
 from whisper_npu.options import DeviceOptions
+from whisper_npu.options.measuring import BenchOptions
 from whisper_npu.rknpu.soc import SOCS
 from whisper_npu.stages import stage
 

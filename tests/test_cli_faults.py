@@ -182,7 +182,7 @@ def test_letters_that_the_terminal_does_not_have(
 def test_one_device_and_no_reference(shell: Shell) -> None:
     done = shell("ours compare a.wav --devices cpu-f32 --fail-above 0.1 -m no/such")
     assert done.returncode == 2
-    assert b"one device has nothing to differ from" in done.stderr
+    assert b"--fail-above has nothing to hold one device against" in done.stderr
 
 
 def test_a_command_without_a_command_shows_help(shell: Shell) -> None:
@@ -191,3 +191,21 @@ def test_a_command_without_a_command_shows_help(shell: Shell) -> None:
         assert done.returncode == 2
         assert done.stderr.startswith(b"Usage: ")
         assert done.stderr.count(b"\n") > 5
+
+
+def test_a_model_that_does_not_exist(shell: Shell) -> None:
+    for line in ("doctor --model nosuch", "doctor --model ./nosuch"):
+        done = shell(f"ours {line}")
+        assert done.returncode == 5
+        assert b"-> whisper-npu models list" in done.stdout
+    assert b"-> whisper-npu models pull small" in shell("ours doctor --model small").stdout
+
+
+@pytest.mark.parametrize("command", ["path", "verify", "rm", "pull --offline"])
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "..", "place", "a/../../b"])
+def test_a_folder_that_is_no_model(shell: Shell, place: Path, command: str, name: str) -> None:
+    (place / "place").mkdir()
+    done = shell(f"ours models {command} {name}")
+    assert (done.returncode, done.stdout) == (5, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert (place / "place").is_dir()

@@ -55,7 +55,7 @@ class Distracted(NumpySession):
 class Broken(NumpyDevice):
     """A layer with a wrong scale, and a decoder that is not itself."""
 
-    name = "cpu broken"
+    info = replace(NumpyDevice.info, name="cpu broken")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

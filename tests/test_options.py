@@ -15,6 +15,9 @@ from whisper_npu.cli.flags import flags
 from whisper_npu.errors import OptionError
 from whisper_npu.options import TranscribeOptions, speech
 from whisper_npu.options.batch import FORMATS
+from whisper_npu.options.compiling import CompileOptions
+from whisper_npu.options.diagnosis import DoctorOptions
+from whisper_npu.options.measuring import BenchOptions, CompareOptions
 from whisper_npu.options.option import LIBRARY, declared, n_bytes
 from whisper_npu.writers import FORMATS as WRITERS
 
@@ -22,9 +25,15 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
 ALL = [getattr(options, name) for name in options.__all__]
+OTHERS = {
+    "bench": BenchOptions,
+    "compare": CompareOptions,
+    "compile": CompileOptions,
+    "doctor": DoctorOptions,
+}
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*ALL, *OTHERS.values()])
 def test_the_command_line_has_the_defaults_of_the_library(kind: Any) -> None:
     typed = {flag.name: flag.default for flag in flags(kind)}
     for field in fields(kind):
@@ -36,10 +45,14 @@ def test_the_command_line_has_the_defaults_of_the_library(kind: Any) -> None:
         assert default == (field.default if option.typed is LIBRARY else option.typed), field.name
 
 
-def test_every_option_is_a_flag_of_transcribe() -> None:
+def test_every_option_is_a_flag_of_its_command() -> None:
     command: Any = typer.main.get_command(app)
     names = {parameter.name for parameter in command.commands["transcribe"].params}
     assert {name for kind in ALL for name in declared(kind)} <= names
+    for name, kind in OTHERS.items():
+        assert set(declared(kind)) <= {
+            parameter.name for parameter in command.commands[name].params
+        }
 
 
 def test_what_differs_from_the_library_is_known() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from whisper_npu.errors import DeviceError, OptionError
 from whisper_npu.graphs.recipe import FORMAT, Recipe, find_graph, graphs_folder, recipes
+from whisper_npu.options.compiling import CompileOptions
 
 if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint
@@ -30,7 +31,8 @@ def store(
 
 
 def test_every_target_with_every_window() -> None:
-    assert recipes(["rk3588", "rk3566"], "fp16", "30,10") == [
+    chosen = CompileOptions(target=("rk3588", "rk3566"), window=(30, 10))
+    assert recipes(chosen) == [
         Recipe("rk3588", "fp16", 30),
         Recipe("rk3588", "fp16", 10),
         Recipe("rk3566", "fp16", 30),
@@ -39,19 +41,21 @@ def test_every_target_with_every_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "precision", "windows", "expected"),
+    ("target", "precision", "window", "expected"),
     [
-        ("rk3399", "fp16", "30", "unknown target 'rk3399': use one of rk3588"),
-        ("rk3588", "int4", "30", "unknown precision 'int4'"),
-        ("rk3588", "fp16", "31", "1 to 30 seconds, not 31"),
-        ("rk3588", "fp16", "0", "1 to 30 seconds"),
-        ("rk3588", "fp16", "ten", "not 'ten'"),
-        ("rk3588", "fp16", "", "not ''"),
+        (("rk3399",), "fp16", (30,), "target: 'rk3399' is not one of rk3588"),
+        (("rk3588",), "int4", (30,), "precision: 'int4' is not one of fp16, int8"),
+        (("rk3588",), "fp16", (31,), "window: 31 is not 1 to 30 seconds"),
+        (("rk3588",), "fp16", (0,), "window: 0 is not 1 to 30 seconds"),
+        (("rk3588",), "fp16", (), "one value at the least"),
+        ((), "fp16", (30,), "one value at the least"),
     ],
 )
-def test_what_cannot_be(target: str, precision: str, windows: str, expected: str) -> None:
+def test_what_cannot_be(
+    target: tuple[str, ...], precision: str, window: tuple[int, ...], expected: str
+) -> None:
     with pytest.raises(OptionError, match=expected):
-        recipes([target], precision, windows)
+        recipes(CompileOptions(target, precision, window=window))
 
 
 def test_the_newest_toolchain_wins(checkpoint: Checkpoint) -> None:

@@ -19,11 +19,12 @@ from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.errors import DeviceError
 from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window
-from whisper_npu.graphs.compilation import Compilation, CompileOptions, compile_graphs
+from whisper_npu.graphs.compilation import Compilation, compile_graphs
 from whisper_npu.graphs.echo import echo_bits
 from whisper_npu.graphs.recipe import MANIFEST, Recipe
 from whisper_npu.graphs.toolchain import Toolchain
 from whisper_npu.options import TranscribeOptions
+from whisper_npu.options.compiling import CompileOptions
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compiled(model: Path, recipe: Recipe, **options: Any) -> dict[str, Any]:
-    chosen = CompileOptions(python=PYTHON, **options)
+    chosen = CompileOptions(toolchain_python=PYTHON, **options)
     (folder,) = compile_graphs(Checkpoint(model), [recipe], chosen, print)
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     return manifest

@@ -15,7 +15,6 @@ import numpy as np
 from whisper_npu import probe
 from whisper_npu.devices.npu import NpuDevice
 from whisper_npu.devices.opening import open_device
-from whisper_npu.errors import OptionError
 from whisper_npu.figures import Figure, Origin
 from whisper_npu.stages import recording, stage
 
@@ -25,25 +24,13 @@ if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint, Dimensions
     from whisper_npu.devices.device import Device, DeviceInfo
     from whisper_npu.options import DeviceOptions
+    from whisper_npu.options.measuring import BenchOptions
 
 BEAMS = 5
 BANDWIDTH, MATMUL = "memory bandwidth of this machine", "float32 matmul of this machine"
 _TOKENS = 100  # of text in 30 s: fast speech
 _PROMPT = 4  # tokens, as <|startoftranscript|><|en|><|transcribe|><|0.00|>
 _WEIGHT_BYTES = {"f32": 4, "f16": 2, "int8": 1}
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """How often to measure. Raises OptionError."""
-
-    warm_up: int = 1
-    repeats: int = 5
-    tokens: int = 32  # decoded in each repeat
-
-    def __post_init__(self) -> None:
-        if self.warm_up < 0 or self.repeats < 1 or not 1 <= self.tokens <= 400:
-            raise OptionError("use --warm-up 0 or more, --repeats 1 or more, --tokens 1 to 400")
 
 
 @dataclass(frozen=True)

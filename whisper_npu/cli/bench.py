@@ -6,24 +6,44 @@ from typing import Annotated
 
 import typer
 
-from whisper_npu.cli.options import AsJson, Chip, Offline, ReportPage, say
+from whisper_npu.cli.flags import taking_options
+from whisper_npu.cli.options import AsJson, Offline, ReportPage, say
+from whisper_npu.options.measuring import BENCH, BenchOptions
 
 
+@taking_options
 def bench(  # noqa: PLR0913  one parameter an option
-    model: Annotated[str | None, typer.Argument(help="Name or folder; by default base.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", show_default=False, help="Name or folder of a model; without it, base."
+        ),
+    ] = None,
     *,
     device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="cpu-f32, cpu-int8, npu-fp16, ...; or cpu, npu.")
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            rich_help_panel=BENCH,
+            help="Device to measure: cpu or npu, with or without a precision, such as cpu-f32, "
+            "cpu-int8 or npu-fp16.",
+        ),
     ] = "cpu",
-    emulate: Chip = None,
-    warm_up: Annotated[int, typer.Option(help="Repeats that do not count.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Repeats that count.")] = 5,
-    tokens: Annotated[int, typer.Option(help="Tokens decoded in each repeat.")] = 32,
+    emulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHIP",
+            rich_help_panel=BENCH,
+            help="For npu, emulate the NPU of this chip, rk3588 or rk3566, instead of using a "
+            "real one.",
+        ),
+    ] = None,
+    options: BenchOptions,
     report: ReportPage = None,
     json: AsJson = False,
     offline: Offline = False,
 ) -> None:
-    """Measure the speed of a device, and hold it against this machine's limits.
+    """Measure the speed of a device, and compare it with the limits of this machine.
 
     For example:
 
@@ -36,14 +56,13 @@ def bench(  # noqa: PLR0913  one parameter an option
     from json import dumps
 
     from whisper_npu import find_model, terminal
-    from whisper_npu.bench import BenchOptions, bench
+    from whisper_npu.bench import bench
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.options import DeviceOptions
     from whisper_npu.reports.benchmark import page
     from whisper_npu.reports.comparison import plain
     from whisper_npu.writers import write
 
-    options = BenchOptions(warm_up, repeats, tokens)
     folder = find_model(model, offline=offline, say=say)
     found = bench(Checkpoint(folder), DeviceOptions.named(device, emulate), options, say)
     if report is not None:

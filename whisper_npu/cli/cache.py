@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from whisper_npu.cli.help import Command, typer_app
-from whisper_npu.cli.options import Offline, say
+from whisper_npu.cli.options import ModelName, Offline, say
 
-app = typer_app(name="cache", help="Weights in the order a chip wants them.")
+app = typer_app(name="cache", help="Prepare the weights of a model for an NPU.")
 
 
 @app.callback()
@@ -19,13 +19,20 @@ def _group() -> None:
 
 @app.command(cls=Command)
 def build(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or folder.")],
+    model: ModelName,
     *,
-    soc: Annotated[str, typer.Option(help="The chip: rk3588, rk3576, rk3566 or rk3562.")],
-    npu_precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
+    soc: Annotated[
+        str,
+        typer.Option(metavar="CHIP", help="Chip to prepare for: rk3588, rk3576, rk3566 or rk3562."),
+    ],
+    npu_precision: Annotated[
+        str, typer.Option(metavar="fp16|int8", help="Precision of the weights on the NPU.")
+    ] = "fp16",
     offline: Offline = False,
 ) -> None:
-    """Convert a model's weights for an NPU, on any machine; opening it is then fast.
+    """Convert the weights of a model for an NPU, so that it opens quickly there.
+
+    This can be done on any machine; copy the cache to the board afterwards.
 
     For example:
 

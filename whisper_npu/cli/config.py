@@ -11,7 +11,9 @@ from whisper_npu.cli.flags import SETTINGS
 from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.errors import OptionError
 
-app = typer_app(name="config", help="Settings and where they come from.", no_args_is_help=True)
+app = typer_app(
+    name="config", help="Show the settings and where they come from.", no_args_is_help=True
+)
 
 
 def _options(command: Any) -> dict[str, Any]:
@@ -71,9 +73,13 @@ def _value(parameter: Any, setting: settings.Setting, ctx: Any) -> Any:
 @app.command(cls=Command)
 def show(
     ctx: typer.Context,
-    command: Annotated[str, typer.Argument(help="Whose options to show.")] = "transcribe",
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help="Command whose options to show.")
+    ] = "transcribe",
 ) -> None:
-    """Print each option, its value, and who set it: default, the file, or a variable.
+    """Print each option of a command, its value, and where that comes from.
+
+    It is the default, or set in the configuration file or in an environment variable.
 
     For example: whisper-npu config show transcribe
     """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  typer reads annotations when it runs
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from whisper_npu.cli.flags import taking_options
+from whisper_npu.cli.options import AsJson  # noqa: TC001  read when it runs
+from whisper_npu.options.diagnosis import DoctorOptions  # noqa: TC001  read when it runs
 
 if TYPE_CHECKING:
     from whisper_npu.machine import Finding
@@ -13,26 +16,11 @@ if TYPE_CHECKING:
 _COLOURS = {"pass": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 
-def doctor(
-    *,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, or npu: then a machine without an NPU fails.")
-    ] = "auto",
-    model: Annotated[
-        str | None, typer.Option(help="A model that must be on this machine.", metavar="NAME")
-    ] = None,
-    rknnrt: Annotated[
-        Path | None, typer.Option(help="Where librknnrt.so is.", metavar="PATH")
-    ] = None,
-    emulate: Annotated[
-        str | None,
-        typer.Option(help="Try the emulated NPU of this chip instead: rk3588 or rk3566."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-) -> None:
+@taking_options
+def doctor(*, options: DoctorOptions, json: AsJson = False) -> None:
     """Say whether this machine is ready, and how to mend what is not.
 
-    Exits with 0 when nothing failed, 6 when the NPU failed, 5 when a model did.
+    The exit code is 0 when nothing failed, 6 when the NPU failed, 5 when a model did.
 
     For example:
 
@@ -41,12 +29,15 @@ def doctor(
       whisper-npu doctor --device npu --model base --json
     """
     from whisper_npu.doctor import diagnose
-    from whisper_npu.errors import OptionError
     from whisper_npu.machine import Machine
 
-    if device not in ("auto", "cpu", "npu"):
-        raise OptionError(f"unknown device {device!r}: use auto, cpu or npu")
-    report = diagnose(Machine(), device=device, model=model, library=rknnrt, emulate=emulate)
+    report = diagnose(
+        Machine(),
+        device=options.device,
+        model=options.model,
+        library=options.rknnrt,
+        emulate=options.emulate,
+    )
     if json:
         from json import dumps
 

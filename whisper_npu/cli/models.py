@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whisper_npu.cli.help import Command, typer_app
-from whisper_npu.cli.options import Offline, say
+from whisper_npu.cli.options import ModelName, Offline, say
 
 if TYPE_CHECKING:
     from whisper_npu.catalogue import KnownModel
 
 app = typer_app(
-    name="models", help="The models on this machine, and those to be had.", no_args_is_help=True
+    name="models", help="List, download, verify and remove models.", no_args_is_help=True
 )
-Name = Annotated[
-    str, typer.Argument(help="base, large-v3-turbo, ..., owner/name, owner/name@revision.")
-]
 
 
 @app.command("list", cls=Command)
 def list_models() -> None:
-    """Show the models known by a short name, then others that are on this machine.
+    """List the models that have a short name, then others found on this machine.
 
     For example: whisper-npu models list
     """
@@ -60,8 +57,8 @@ def _where(model: KnownModel) -> tuple[str, str]:
 
 
 @app.command(cls=Command)
-def pull(name: Name, *, offline: Offline = False) -> None:
-    """Download a model and verify it; what has arrived before is not fetched again.
+def pull(name: ModelName, *, offline: Offline = False) -> None:
+    """Download a model and verify it. What is here already is not downloaded again.
 
     For example: whisper-npu models pull small
     """
@@ -73,13 +70,14 @@ def pull(name: Name, *, offline: Offline = False) -> None:
 
 @app.command(cls=Command)
 def verify(
-    name: Name,
+    name: ModelName,
     *,
     repair: Annotated[
-        bool, typer.Option(help="Remove damaged files and fetch them again.")
+        bool,
+        typer.Option(show_default=False, help="Remove damaged files and download them again."),
     ] = False,
 ) -> None:
-    """Compare each file of a downloaded model with its checksum.
+    """Check that the files of a model are complete and unchanged.
 
     For example: whisper-npu models verify --repair small
     """
@@ -104,18 +102,21 @@ def verify(
 
 
 @app.command(cls=Command)
-def path(name: Name) -> None:
-    """Print the folder of a model that is on this machine.
+def path(name: ModelName) -> None:
+    """Print where a model lies on this machine.
 
     For example: whisper-npu models path small
     """
     from whisper_npu import sources
+    from whisper_npu.checkpoint import Checkpoint
 
-    typer.echo(sources.find(name, offline=True))
+    folder = sources.find(name, offline=True)
+    Checkpoint(folder)  # raises where there is no model
+    typer.echo(folder)
 
 
 @app.command(cls=Command)
-def rm(name: Name) -> None:
+def rm(name: ModelName) -> None:
     """Delete a downloaded model.
 
     For example: whisper-npu models rm small

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whisper_npu.options.option import MODEL
+from whisper_npu.options.option import MODEL, OUTPUT
 
 Model = Annotated[
     str | None,
@@ -19,16 +19,34 @@ Model = Annotated[
         help="Model to use: a name such as base, or a folder; without this option, base.",
     ),
 ]
-Chip = Annotated[
-    str | None, typer.Option(metavar="CHIP", help="Emulate the NPU of rk3588 or rk3566.")
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model: a name such as base, a repository of the hub as owner/name or "
+        "owner/name@revision, or a folder.",
+    ),
 ]
 Offline = Annotated[
     bool,
-    typer.Option("--offline/--no-offline", rich_help_panel=MODEL, help="Never use the network."),
+    typer.Option(
+        "--offline/--no-offline",
+        rich_help_panel=MODEL,
+        show_default=False,
+        help="Never use the network.",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON on stdout.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", rich_help_panel=OUTPUT, help="Print the results as JSON."),
+]
 ReportPage = Annotated[
-    Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        help="Write the results to this file, as a web page with charts.",
+    ),
 ]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Stream(TextIOWrapper):
+class StandardStream(TextIOWrapper):
     """A standard stream that fails as we do: OutputError, or Interrupted if nobody reads it."""
 
     def write(self, text: str) -> int:
@@ -63,10 +63,10 @@ def _hold(number: int, flags: int) -> None:
         os.dup2(os.open(os.devnull, flags), number)
 
 
-def _watched(stream: object, number: int) -> Stream:
+def _watched(stream: object, number: int) -> StandardStream:
     if isinstance(stream, TextIOWrapper):
         # ASCII is what a wrong locale says, not what a terminal shows: UTF-8 then, as typer has it
         encoding = "utf-8" if codecs.lookup(stream.encoding).name == "ascii" else stream.encoding
         lines = stream.line_buffering
-        return Stream(stream.detach(), encoding, "backslashreplace", line_buffering=lines)
-    return Stream(open(number, "wb", closefd=False), "utf-8")
+        return StandardStream(stream.detach(), encoding, "backslashreplace", line_buffering=lines)
+    return StandardStream(open(number, "wb", closefd=False), "utf-8")

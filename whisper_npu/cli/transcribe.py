@@ -15,10 +15,10 @@ from whisper_npu.options import (  # noqa: TC001  typer reads annotations when i
     DeviceOptions,
     InputOptions,
     RunOptions,
+    ShowOptions,
     SubtitleOptions,
     TranscribeOptions,
 )
-from whisper_npu.options.option import OUTPUT
 
 if TYPE_CHECKING:
     from whisper_npu.batch import Batch
@@ -40,20 +40,7 @@ def transcribe(  # noqa: PLR0913  a parameter for each kind of option
     batch: BatchOptions,
     search: InputOptions,
     run: RunOptions,
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            rich_help_panel=OUTPUT,
-            help="Print everything that happens on standard output, as one JSON object a line.",
-        ),
-    ] = False,
-    timings: Annotated[
-        bool,
-        typer.Option(
-            "--timings", rich_help_panel=OUTPUT, help="At the end, print how long each stage took."
-        ),
-    ] = False,
+    show: ShowOptions,
     options: TranscribeOptions,
     subtitles: SubtitleOptions,
 ) -> None:
@@ -78,15 +65,15 @@ def transcribe(  # noqa: PLR0913  a parameter for each kind of option
 
     batch = replace(batch, subtitles=subtitles)
     ready = Run(Request(inputs, model, device, options, search, batch, run, offline), say)
-    shown = form(len(ready.recordings), batch, json=json, watch=run.watch)
-    show = Show(ready.recordings, shown, subtitles, live=ready.is_in_order)
-    work = ready.batch(show)
+    shown = form(len(ready.recordings), batch, json=show.json, watch=run.watch)
+    listener = Show(ready.recordings, shown, subtitles, live=ready.is_in_order)
+    work = ready.batch(listener)
     try:
         ready.run(work)
     finally:
-        show.close()
+        listener.close()
         _conclude(work, run.report, written=batch.output_dir is not None)
-        if timings:
+        if show.timings:
             tell_timings(work.report)
     raise typer.Exit(work.report.exit_code)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu import kernels, sources
-from whisper_npu.catalogue import known
+from whisper_npu.catalogue import known, resolve
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.doctor import trial
 from whisper_npu.errors import DeviceError, ModelError, WhisperNpuError
@@ -220,7 +220,7 @@ def _models(name: str | None) -> list[Finding]:
             folder = sources.find(name, offline=True)
         except ModelError as error:
             message = str(error).partition(" and we are offline")[0]
-            return [Finding("model", "fail", message, f"whisper-npu models pull {name}")]
+            return [Finding("model", "fail", message, _way_to(name))]
         return [_damage(name, folder) or Finding("model", "pass", f"{name}, in {folder}")]
     found: list[str] = []
     damaged = []
@@ -241,6 +241,15 @@ def _models(name: str | None) -> list[Finding]:
         message = "there is none on this machine"
         return [Finding("model", "warn", message, "whisper-npu models pull base")]
     return [Finding("model", "pass", ", ".join(found))]
+
+
+def _way_to(name: str) -> str:
+    """The command that brings a model, or that shows which there are."""
+    try:
+        resolve(name)
+    except ModelError:
+        return "whisper-npu models list"
+    return f"whisper-npu models pull {name}"
 
 
 def _damage(name: str, folder: Path) -> Finding | None:

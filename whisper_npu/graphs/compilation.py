@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.options.compiling import CompileOptions
 
     Float = NDArray[np.float32]
     Say = Callable[[str], None]
@@ -208,17 +209,6 @@ def _inputs(mel: Float, recipe: Recipe, number: int) -> list[Float]:
     return [np.ascontiguousarray(mel[None, :, : recipe.n_frames]), echo_bits(number)]
 
 
-@dataclass(frozen=True)
-class CompileOptions:
-    """How to compile, whatever for."""
-
-    calibrate: Path | None = None  # recordings for int8; verified on where `audio` names none
-    audio: Path | None = None  # recordings to verify on
-    python: Path | None = None  # that has the toolchain; None: our own environment
-    layers: bool = False  # compare every encoder layer as well
-    again: bool = False  # build what is in the cache
-
-
 def compile_graphs(
     checkpoint: Checkpoint, recipes: list[Recipe], options: CompileOptions, say: Say
 ) -> list[Path]:
@@ -235,7 +225,7 @@ def compile_graphs(
     log = cache.folder() / "compile.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    toolchain = Toolchain(options.python or environment(say), log)
+    toolchain = Toolchain(options.toolchain_python or environment(say), log)
     try:
         signal = f"{len(mels)} windows of {source.name}" if source else SYNTHETIC
         compilation = Compilation(checkpoint, toolchain, mels, signal, calibration, say)

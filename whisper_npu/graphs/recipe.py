@@ -16,10 +16,10 @@ from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.options.compiling import CompileOptions
 
 FORMAT = 1  # of the graph's interface and of the manifest
 MANIFEST = "manifest.json"
@@ -37,24 +37,26 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.target not in SOCS:
-            raise OptionError(f"unknown target {self.target!r}: use one of {', '.join(SOCS)}")
+            raise OptionError(f"target: {self.target!r} is not one of {', '.join(SOCS)}", "target")
         if self.precision not in ("fp16", "int8"):
             raise OptionError(f"unknown precision {self.precision!r}: use fp16 or int8")
         if not 1 <= self.window <= 30:
-            raise OptionError(f"a window is 1 to 30 seconds, not {self.window}")
+            raise OptionError(f"window: {self.window} is not 1 to 30 seconds", "window")
 
     @property
     def n_frames(self) -> int:
         return self.window * FRAMES_PER_SECOND
 
 
-def recipes(targets: Sequence[str], precision: str, windows: str) -> list[Recipe]:
-    """One for each target and each of the comma-separated windows. Raises OptionError."""
-    try:
-        seconds = [int(word) for word in windows.split(",")]
-    except ValueError as error:
-        raise OptionError(f"windows are whole seconds such as 30,20,10, not {windows!r}") from error
-    return [Recipe(target, precision, each) for target in targets for each in seconds]
+def recipes(options: CompileOptions) -> list[Recipe]:
+    """One for each target and each window. Raises OptionError."""
+    if not options.target or not options.window:
+        raise OptionError("target and window need one value at the least", "target", "window")
+    return [
+        Recipe(target, options.precision, seconds)
+        for target in options.target
+        for seconds in options.window
+    ]
 
 
 def graphs_folder() -> Path:

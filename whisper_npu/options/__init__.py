@@ -1,6 +1,6 @@
 """Every choice that a person has, each declared once; no dataclass here imports anything heavy."""
 
-from whisper_npu.options.batch import BatchOptions, InputOptions, RunOptions
+from whisper_npu.options.batch import BatchOptions, InputOptions, RunOptions, ShowOptions
 from whisper_npu.options.device import DeviceOptions
 from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.options.transcription import TranscribeOptions
@@ -10,6 +10,7 @@ __all__ = [
     "DeviceOptions",
     "InputOptions",
     "RunOptions",
+    "ShowOptions",
     "SubtitleOptions",
     "TranscribeOptions",
 ]

@@ -177,3 +177,15 @@ class RunOptions:
                 f"output_name: {name!r} is not a plain file name; --output-dir takes the folder",
                 "output_name",
             )
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What is told besides the transcripts."""
+
+    json: bool = option(
+        False,
+        "Print everything that happens on standard output, as one JSON object a line.",
+        OUTPUT,
+    )
+    timings: bool = option(False, "At the end, print how long each stage took.", OUTPUT)

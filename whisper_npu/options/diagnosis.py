@@ -1,0 +1,45 @@
+"""What `doctor` looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003  the command line reads annotations when it runs
+
+from whisper_npu.options.option import check, option
+
+DIAGNOSIS = "Diagnosis"
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What `doctor` looks at. Raises OptionError."""
+
+    device: str = option(
+        "auto",
+        "What to look at: npu expects one to be there, cpu leaves it out, auto takes the machine "
+        "as it is.",
+        DIAGNOSIS,
+        choices=("auto", "cpu", "npu"),
+    )
+    model: str | None = option(
+        None,
+        "Name or folder of a model that has to be on this machine; without this option, the "
+        "models that are found are looked at.",
+        DIAGNOSIS,
+        metavar="NAME",
+    )
+    rknnrt: Path | None = option(
+        None,
+        "Path of librknnrt.so, the NPU's library, if it is not in a usual place.",
+        DIAGNOSIS,
+        metavar="FILE",
+    )
+    emulate: str | None = option(
+        None,
+        "Look at the emulated NPU of this chip, rk3588 or rk3566, instead of a real one.",
+        DIAGNOSIS,
+        metavar="CHIP",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
