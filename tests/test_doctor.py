@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from whisper_npu import kernels, sources
 from whisper_npu.cli import app
 from whisper_npu.doctor import diagnose
-from whisper_npu.errors import ModelError, WhisperNpuError
+from whisper_npu.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -279,8 +279,8 @@ def test_the_trial_of_an_emulated_npu(
 
 def test_an_unknown_device() -> None:
     done = CliRunner().invoke(app, ["doctor", "--device", "gpu"])
-    assert isinstance(done.exception, WhisperNpuError)
-    assert done.exception.exit_code == 2
+    assert done.exit_code == 2
+    assert "'gpu' is not one of auto, cpu, npu" in done.stderr
 
 
 def test_this_machine() -> None:
