@@ -189,6 +189,20 @@ def test_keys_and_values_from_elsewhere(odd: Checkpoint, n_positions: int) -> No
         device.keep(pairs[:1])
 
 
+@every_isa
+@pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
+def test_what_is_shown_is_what_is_computed(odd: Checkpoint, isa: str, precision: str) -> None:
+    """Comparisons measure the very steps that people transcribe with."""
+    device = CpuDevice(odd, isa, precision, precision, Threads(2, ()))
+    tokens = np.array([[7, 8]])
+    unseen = device.session(device.encode(window(odd))).step(tokens)
+    shown: dict[str, Float] = {}
+    encoded = device.encode(window(odd), observe=shown.__setitem__)
+    np.testing.assert_array_equal(device.session(encoded).step(tokens), unseen)
+    features = device._engine.features(window(odd))
+    np.testing.assert_array_equal(shown["model.encoder.layer_norm"], features[:, :120])
+
+
 def test_observed_layers_are_those_of_the_model(odd: Checkpoint) -> None:
     seen: dict[str, Float] = {}
     exact: dict[str, Float] = {}

@@ -12,12 +12,10 @@ from whisper_npu import weights_cache
 from whisper_npu.devices import cores, packed
 from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.numpy_device import NumpyDevice
-from whisper_npu.devices.observed import Observed
 from whisper_npu.errors import OptionError
-from whisper_npu.kernels import native, reference
+from whisper_npu.kernels import native
 from whisper_npu.messages import warn_once
-from whisper_npu.model import Whisper, cross_keys_values, encode
-from whisper_npu.reference import NumpyOps
+from whisper_npu.model import Whisper
 from whisper_npu.stages import stage
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
     from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.devices.device import DecodingDevice, Observer, Session
-    from whisper_npu.model import Conv, Linear
 
     Float = NDArray[np.float32]
 
@@ -103,13 +100,10 @@ class CpuDevice:
 
     @stage("encoder")
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
-        if observe:
-            ops = Observed(_NativeOps(self._isa, self._kinds[0]), np.asarray, observe)
-            features = encode(self._model, ops, np.ascontiguousarray(mel.T))
-            return self.keep(cross_keys_values(self._model, ops, features))
-        features = self._engine.features(np.ascontiguousarray(mel, np.float32))
+        show = packed.shown(self._model, observe) if observe else None
+        features = self._engine.features(np.ascontiguousarray(mel, np.float32), show)
         with stage("K/V"):
-            return self._engine.project(features)
+            return self._engine.project(features, show)
 
     def keep(self, pairs: Sequence[tuple[Float, Float]]) -> Any:
         """As `DecodingDevice`."""
@@ -143,24 +137,3 @@ class _CpuSession:
 
     def close(self) -> None:
         del self._decoding
-
-
-class _NativeOps(NumpyOps):
-    """One layer at a time, for those who compare layers: linear ones native, the rest exact."""
-
-    def __init__(self, isa: str, kind: int) -> None:
-        self._isa = isa
-        self._kind = kind
-
-    def conv_gelu(self, x: Float, conv: Conv, stride: int) -> Float:
-        return reference.gelu(reference.conv1d(x, conv.weight, conv.bias, stride))
-
-    def linear(
-        self, x: Float, linear: Linear, *, gelu: bool = False, residual: Float | None = None
-    ) -> Float:
-        assert native is not None  # noqa: S101  the device is made of it
-        weights = dict(packed.packed_linear("", linear.weight, linear.bias, self._kind))
-        return native.linear(
-            self._isa, np.ascontiguousarray(x), self._kind, weights[".panels"], weights[".scale"],
-            weights[".sums"], weights[".bias"], linear.n_out, gelu, residual, 1,
-        )  # fmt: skip

@@ -15,10 +15,11 @@ from whisper_npu.kernels import native
 from whisper_npu.model import forget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from whisper_npu.devices.device import Observer
     from whisper_npu.model import Attention, Conv, Layer, Linear, Norm, Whisper
 
     Array = NDArray[Any]
@@ -84,6 +85,42 @@ def arrays(model: Whisper, encoder: int, decoder: int) -> Iterator[tuple[str, Ar
     yield "embedding", _bytes(model.embedding if decoder == F32 else _half(model.embedding))
 
 
+_STEM = {"conv1": "conv1", "conv2": "conv2", "positions": "embed_positions", "end": "layer_norm"}
+_PARTS = {
+    "norm": "self_attn_layer_norm", "query": "self_attn.q_proj", "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj", "mixed": "self_attn", "out": "self_attn.out_proj",
+    "mlp_norm": "final_layer_norm", "fc1": "fc1", "fc2": "fc2",
+}  # fmt: skip
+_CROSS = {"cross_key": "encoder_attn.k_proj", "cross_value": "encoder_attn.v_proj"}
+
+
+def shown(model: Whisper, observe: Observer) -> Callable[[str, int, Float], None]:
+    """What the engine shows (kernels/kernels.h) -> names of the checkpoint, without the padding."""
+    dims = model.dims
+
+    def show(part: str, layer: int, rows: Float) -> None:
+        if part in _CROSS:
+            name, n_heads = f"model.decoder.layers.{layer}.{_CROSS[part]}", dims.n_text_head
+        elif part in _PARTS:
+            name, n_heads = f"model.encoder.layers.{layer}.{_PARTS[part]}", dims.n_audio_head
+        else:
+            name, n_heads = f"model.encoder.{_STEM[part]}", dims.n_audio_head
+        width = dims.n_audio_state
+        if part in ("query", "key", "value", "mixed", *_CROSS):
+            heads = rows.reshape(len(rows), n_heads, -1)[:, :, : width // n_heads]
+            rows = heads.reshape(len(rows), width)
+        if part == "query":
+            rows = rows / np.float32(_query_scale(width // n_heads))
+        observe(name, rows[:, : 4 * width if part == "fc1" else width])
+
+    return show
+
+
+def _query_scale(width: int) -> float:
+    """Of a head so wide: the softmax becomes a power of two."""
+    return float(np.log2(np.e) / np.sqrt(width))
+
+
 def _layer(
     name: str, layer: Layer, kind: int, cross_kind: int, heads: _Heads
 ) -> Iterator[tuple[str, Array]]:
@@ -116,7 +153,7 @@ def _projections(
     for letter in which:
         linear = {"q": attention.query, "k": attention.key, "v": attention.value}[letter]
         width = linear.n_out // heads.n
-        scale = np.float32(np.log2(np.e) / np.sqrt(width)) if letter == "q" else np.float32(1)
+        scale = np.float32(_query_scale(width) if letter == "q" else 1)
         weights.append(_pad_heads(linear.weight * scale, heads))
         biases.append(_pad_heads(linear.bias * scale, heads))
         forget(linear)  # a small board has no memory for all of them

@@ -12,43 +12,35 @@ template <class K, class V>
 class EncodedAs final : public Encoded {
  public:
   EncodedAs(const Model& model, int positions)
-      : positions_(positions), caches_(new Cache<K, V>[model.decoder.size()]) {
+      : positions_(positions), caches_(model.decoder.size()) {
     for (size_t i = 0; i < model.decoder.size(); ++i)
       caches_[i].reserve(model.text_heads, model.head, positions);
   }
-  ~EncodedAs() override { delete[] caches_; }
 
   int positions() const override { return positions_; }
   Cache<K, V>& layer(int i) const { return caches_[i]; }
 
   // Projects the audio features (n_ctx, stride) for every layer.
   template <class W>
-  void project(Pool& pool, const Model& model, const float* features) {
-    const int n_blocks = blocks(model.n_ctx, kBlock), wide = model.text_heads * model.head;
-    run(pool, [&](int) {
-      Input<W> input(kBlock, model.stride);
-      Scratch<float> line((size_t)2 * wide * kBlock);
-      for (int block; (block = pool.next()) < n_blocks;) {
-        const int first = block * kBlock;
-        const int n = model.n_ctx - first < kBlock ? model.n_ctx - first : kBlock;
-        const Rows<W> rows = input.rows(n);
-        for (int i = 0; i < n; ++i)
-          prepare<W>(features + (size_t)(first + i) * model.stride, model.stride, rows, i);
-        for (int i = 0; i < (int)model.decoder.size(); ++i) {
-          linear<W>(rows, model.decoder[i].cross_kv, 0, 2 * wide, [&](int row, int column, F value) {
-            store(line.data + (size_t)row * 2 * wide + column, value);
-          });
-          for (int h = 0; h < model.text_heads; ++h) {
-            HeadCache<K, V> head = layer(i).head(h);
-            for (int row = 0; row < n; ++row) {
-              const float* x = line.data + (size_t)row * 2 * wide + h * model.head;
-              head.put_key(first + row, x);
-              head.put_value(first + row, x + wide);
-            }
-          }
-        }
-      }
-    });
+  void project(Pool& pool, const Model& model, const float* features, Shown* shown) {
+    const int n_layers = (int)model.decoder.size();
+    Row<Projecting<W>> threads((size_t)pool.threads());
+    for (int id = 0; id < pool.threads(); ++id) {
+      threads[id].input.reserve(kBlock, model.stride);
+      threads[id].line.reserve((size_t)2 * model.text_heads * model.head * kBlock);
+    }
+    const auto layers = [&](int begin, int end) {
+      run(pool, [&](int id) {
+        for (int block; (block = pool.next()) < blocks(model.n_ctx, kBlock);)
+          project_block(model, features, block * kBlock, begin, end, threads[id], shown);
+      });
+    };
+    if (!shown) return layers(0, n_layers);
+    for (int i = 0; i < n_layers; ++i) {
+      shown->begin();
+      layers(i, i + 1);
+      shown->end();
+    }
   }
 
   // Takes keys and values (positions, heads * width) of each layer as they are.
@@ -72,8 +64,42 @@ class EncodedAs final : public Encoded {
   }
 
  private:
+  template <class W>
+  struct Projecting {  // a thread's working memory
+    Input<W> input;
+    Scratch<float> line;
+  };
+
+  // Rows from `first` on, for some of the layers.
+  template <class W>
+  void project_block(const Model& model, const float* features, int first, int begin, int end,
+                     Projecting<W>& own, Shown* shown) {
+    const int wide = model.text_heads * model.head;
+    const int n = model.n_ctx - first < kBlock ? model.n_ctx - first : kBlock;
+    const Rows<W> rows = own.input.rows(n);
+    for (int i = 0; i < n; ++i)
+      prepare<W>(features + (size_t)(first + i) * model.stride, model.stride, rows, i);
+    for (int i = begin; i < end; ++i) {
+      linear<W>(rows, model.decoder[i].cross_kv, 0, 2 * wide, [&](int row, int column, F value) {
+        store(own.line.data + (size_t)row * 2 * wide + column, value);
+      });
+      if (shown) {
+        shown->rows(Part::kCrossKey, i, first, n, own.line.data, (size_t)2 * wide);
+        shown->rows(Part::kCrossValue, i, first, n, own.line.data + wide, (size_t)2 * wide);
+      }
+      for (int h = 0; h < model.text_heads; ++h) {
+        HeadCache<K, V> head = layer(i).head(h);
+        for (int row = 0; row < n; ++row) {
+          const float* x = own.line.data + (size_t)row * 2 * wide + h * model.head;
+          head.put_key(first + row, x);
+          head.put_value(first + row, x + wide);
+        }
+      }
+    }
+  }
+
   const int positions_;
-  Cache<K, V>* caches_;
+  Row<Cache<K, V>> caches_;
 };
 
 // W: format of the linear layers; K, V: of keys and values.
@@ -82,23 +108,13 @@ class SessionOf final : public Session {
  public:
   SessionOf(Pool& pool, const Model& model, const EncodedAs<K, V>& encoded, int beams,
             const Head* aligned, int n_aligned)
-      : pool_(pool), model_(model), encoded_(encoded), beams_(beams), n_aligned_(n_aligned) {
-    n_layers_ = (int)model.decoder.size();
-    wide_ = model.text_heads * model.head;
-    caches_ = new Cache<K, V>[(size_t)n_layers_ * beams];
-    aligned_ = new Head[n_aligned ? n_aligned : 1];
+      : pool_(pool), model_(model), encoded_(encoded), beams_(beams), n_aligned_(n_aligned),
+        n_layers_((int)model.decoder.size()), wide_(model.text_heads * model.head),
+        caches_((size_t)n_layers_ * beams), aligned_((size_t)n_aligned), slots_((size_t)beams),
+        next_((size_t)beams), taken_((size_t)beams), threads_((size_t)pool.threads()) {
     for (int i = 0; i < n_aligned; ++i) aligned_[i] = aligned[i];
-    slots_ = new int[beams];
-    slots_[0] = 0;
-    threads_ = new Thread[pool.threads()];
     if (n_aligned) seen_.reserve((size_t)n_aligned * model.n_text_ctx * encoded.positions());
     claim(0);
-  }
-  ~SessionOf() override {
-    delete[] caches_;
-    delete[] aligned_;
-    delete[] slots_;
-    delete[] threads_;
   }
 
   int rows() const override { return rows_; }
@@ -129,25 +145,21 @@ class SessionOf final : public Session {
 
   void reorder(const int* sources, int n) override {
     // the first to name a slot keeps it; others copy it to one that nobody goes on from
-    int* next = new int[beams_];
-    bool* taken = new bool[beams_]();
-    for (int i = 0; i < n; ++i) next[i] = -1;
+    for (int i = 0; i < beams_; ++i) next_[i] = -1, taken_[i] = false;
     for (int i = 0; i < n; ++i) {
       const int slot = slots_[sources[i]];
-      if (!taken[slot]) taken[slot] = true, next[i] = slot;
+      if (!taken_[slot]) taken_[slot] = true, next_[i] = slot;
     }
     for (int i = 0, spare = 0; i < n; ++i) {
-      if (next[i] >= 0) continue;
-      while (taken[spare]) ++spare;
-      taken[spare] = true;
-      next[i] = spare;
+      if (next_[i] >= 0) continue;
+      while (taken_[spare]) ++spare;
+      taken_[spare] = true;
+      next_[i] = spare;
       claim(spare);
       copy(slots_[sources[i]], spare);
     }
-    for (int i = 0; i < n; ++i) slots_[i] = next[i];
+    for (int i = 0; i < n; ++i) slots_[i] = next_[i];
     rows_ = n;
-    delete[] next;
-    delete[] taken;
   }
 
   void alignment(float* scores) const override {
@@ -305,12 +317,14 @@ class SessionOf final : public Session {
   Pool& pool_;
   const Model& model_;
   const EncodedAs<K, V>& encoded_;
-  const int beams_, n_aligned_;
-  int n_layers_, wide_, rows_ = 1, length_ = 0, claimed_ = 0;
-  Cache<K, V>* caches_;
-  Head* aligned_;
-  int* slots_;  // where each row keeps its keys and values
-  Thread* threads_;
+  const int beams_, n_aligned_, n_layers_, wide_;
+  int rows_ = 1, length_ = 0, claimed_ = 0;
+  Row<Cache<K, V>> caches_;
+  Row<Head> aligned_;
+  Row<int> slots_;  // where each row keeps its keys and values
+  Row<int> next_;   // where it will, while `reorder` is at work
+  Row<bool> taken_;
+  Row<Thread> threads_;
   Scratch<float> x_, mixed_, attended_, seen_;
 };
 

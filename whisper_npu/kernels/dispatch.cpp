@@ -6,6 +6,7 @@
 
 namespace whisper_npu {
 
+Shown::~Shown() = default;
 Encoder::~Encoder() = default;
 Encoded::~Encoded() = default;
 Session::~Session() = default;

@@ -13,7 +13,8 @@ inline int blocks(int n, int size) { return (n + size - 1) / size; }
 template <class W, class A>
 class EncoderOf final : public Encoder {
  public:
-  EncoderOf(Pool& pool, const Model& model) : pool_(pool), model_(model) {
+  EncoderOf(Pool& pool, const Model& model)
+      : pool_(pool), model_(model), threads_((size_t)pool.threads()) {
     const size_t frames = 2 * (size_t)model.n_ctx + 2, stride = (size_t)model.stride;
     n_mels_ = round_up(model.n_mels, kLanes);
     heads_width_ = model.audio_heads * model.head;
@@ -24,7 +25,6 @@ class EncoderOf final : public Encoder {
     attended_.reserve((size_t)model.n_ctx * heads_width_);
     query_.reserve(model.n_ctx, heads_width_);
     cache_.reserve(model.audio_heads, model.head, model.n_ctx);
-    threads_ = new Thread[pool.threads()];
     for (int id = 0; id < pool.threads(); ++id) {
       Thread& own = threads_[id];
       const int widest = model.hidden > 3 * heads_width_ ? model.hidden : 3 * heads_width_;
@@ -35,25 +35,22 @@ class EncoderOf final : public Encoder {
       own.attention.reserve(model.head);
     }
   }
-  ~EncoderOf() override { delete[] threads_; }
 
-  void encode(const float* mel, float* features) override {
-    run(pool_, [&](int id) {
-      Thread& own = threads_[id];
-      stem(mel, own, id);
-      each(blocks(model_.n_ctx, kBlock), [&](int block) { before_attention(0, block, own); });
-      for (int i = 0; i < (int)model_.encoder.size(); ++i) {
-        each(model_.audio_heads * blocks(model_.n_ctx, kBlock),
-             [&](int piece) { attention(piece, own); });
-        each(blocks(model_.n_ctx, kBlock), [&](int block) {
-          after_attention(i, block, own);
-          if (i + 1 < (int)model_.encoder.size())
-            before_attention(i + 1, block, own);
-          else
-            finish(block, features);
-        });
-      }
-    });
+  void encode(const float* mel, float* features, Shown* shown) override {
+    const int n_layers = (int)model_.encoder.size();
+    shown_ = shown;
+    if (!shown) {
+      run(pool_, [&](int id) {
+        begin(mel, id);
+        for (int i = 0; i < n_layers; ++i) layer(i, features, id);
+      });
+      return;
+    }
+    for (int i = -1; i < n_layers; ++i) {
+      shown->begin();
+      run(pool_, [&](int id) { i < 0 ? begin(mel, id) : layer(i, features, id); });
+      shown->end();
+    }
   }
 
  private:
@@ -62,6 +59,31 @@ class EncoderOf final : public Encoder {
     Input<W> input, hidden;
     AttentionScratch<A> attention;
   };
+
+  // The stem, and what comes before the first attention.
+  void begin(const float* mel, int id) {
+    Thread& own = threads_[id];
+    stem(mel, own, id);
+    each(blocks(model_.n_ctx, kBlock), [&](int block) { before_attention(0, block, own); });
+  }
+
+  // From one attention to the next.
+  void layer(int i, float* features, int id) {
+    Thread& own = threads_[id];
+    each(model_.audio_heads * blocks(model_.n_ctx, kBlock),
+         [&](int piece) { attention(piece, own); });
+    each(blocks(model_.n_ctx, kBlock), [&](int block) {
+      after_attention(i, block, own);
+      if (i + 1 < (int)model_.encoder.size())
+        before_attention(i + 1, block, own);
+      else
+        finish(block, features);
+    });
+  }
+
+  void show(Part part, int layer, int first, int n, const float* x, int stride) const {
+    if (shown_) shown_->rows(part, layer, first, n, x, (size_t)stride);
+  }
 
   // work(0) ... work(n - 1) among the threads, then a barrier.
   template <class Work>
@@ -86,8 +108,11 @@ class EncoderOf final : public Encoder {
       const int first = block * kBlock, n = frames - first < kBlock ? frames - first : kBlock;
       const Rows<A> taps = {mel_.data + (size_t)first * n_mels_, nullptr, (size_t)n_mels_, n};
       linear<A>(taps, m.conv1, 0, m.conv1.n, [&](int row, int column, F value) {
-        A::put(hidden_.data + (size_t)(first + row + 1) * m.stride + column, gelu(value));
+        const F y = gelu(value);
+        A::put(hidden_.data + (size_t)(first + row + 1) * m.stride + column, y);
+        if (shown_) store(own.wide.data + (size_t)row * m.stride + column, y);
       });
+      show(Part::kConv1, 0, first, n, own.wide.data, m.stride);
     });
     each(blocks(m.n_ctx, kBlock), [&](int block) {
       const int first = block * kBlock, n = m.n_ctx - first < kBlock ? m.n_ctx - first : kBlock;
@@ -95,17 +120,23 @@ class EncoderOf final : public Encoder {
                             (size_t)2 * m.stride, n};
       linear<A>(taps, m.conv2, 0, m.conv2.n, [&](int row, int column, F value) {
         const size_t place = (size_t)(first + row) * m.stride + column;
-        store(x_.data + place, gelu(value) + load(m.audio_positions + place));
+        const F y = gelu(value);
+        store(x_.data + place, y + load(m.audio_positions + place));
+        if (shown_) store(own.wide.data + (size_t)row * m.stride + column, y);
       });
+      show(Part::kConv2, 0, first, n, own.wide.data, m.stride);
+      show(Part::kPositions, 0, first, n, x_.data + (size_t)first * m.stride, m.stride);
     });
   }
 
-  Rows<W> normed(const float* x, int n, const Norm& norm, Thread& own) {
+  Rows<W> normed(Part part, int layer, int first, int n, const Norm& norm, Thread& own) {
+    const float* x = x_.data + (size_t)first * model_.stride;
     const Rows<W> rows = own.input.rows(n);
     for (int i = 0; i < n; ++i) {
       layer_norm(x + (size_t)i * model_.stride, norm.weight, norm.bias, model_.width,
                  [&](int j, F value) { store(own.line.data + j, value); });
       for (int j = round_up(model_.width, kLanes); j < model_.stride; ++j) own.line[j] = 0;
+      show(part, layer, first + i, 1, own.line.data, model_.stride);
       prepare<W>(own.line.data, model_.stride, rows, i);
     }
     return rows;
@@ -116,10 +147,13 @@ class EncoderOf final : public Encoder {
     const int first = block * kBlock;
     const int n = model_.n_ctx - first < kBlock ? model_.n_ctx - first : kBlock;
     const int wide = 3 * heads_width_, width = model_.head;
-    const Rows<W> input = normed(x_.data + (size_t)first * model_.stride, n, layer.norm, own);
+    const Rows<W> input = normed(Part::kNorm, i, first, n, layer.norm, own);
     linear<W>(input, layer.qkv, 0, round_up(wide, kLanes), [&](int row, int column, F value) {
       store(own.wide.data + (size_t)row * wide + column, value);
     });
+    show(Part::kQuery, i, first, n, own.wide.data, wide);
+    show(Part::kKey, i, first, n, own.wide.data + heads_width_, wide);
+    show(Part::kValue, i, first, n, own.wide.data + 2 * heads_width_, wide);
     const Rows<A> query = query_.rows(model_.n_ctx);
     for (int row = 0; row < n; ++row) {
       const float* line = own.wide.data + (size_t)row * wide;
@@ -151,11 +185,14 @@ class EncoderOf final : public Encoder {
       float* place = x + (size_t)row * model_.stride + column;
       store(place, load(place) + value);
     };
+    show(Part::kMixed, i, first, n, attended_.data + (size_t)first * heads_width_, heads_width_);
     const Rows<W> input = own.input.rows(n);
     for (int row = 0; row < n; ++row)
       prepare<W>(attended_.data + (size_t)(first + row) * heads_width_, heads_width_, input, row);
     linear<W>(input, layer.out, 0, layer.out.n, add);
-    const Rows<W> middle = normed(x, n, layer.mlp_norm, own), hidden = own.hidden.rows(n);
+    show(Part::kOut, i, first, n, x, model_.stride);
+    const Rows<W> middle = normed(Part::kMlpNorm, i, first, n, layer.mlp_norm, own);
+    const Rows<W> hidden = own.hidden.rows(n);
     if constexpr (kQuantised<W>) {  // the scale of a row needs all of it
       linear<W>(middle, layer.fc1, 0, layer.fc1.n, [&](int row, int column, F value) {
         store(own.wide.data + (size_t)row * model_.hidden + column, gelu(value));
@@ -164,29 +201,36 @@ class EncoderOf final : public Encoder {
         prepare<W>(own.wide.data + (size_t)row * model_.hidden, model_.hidden, hidden, row);
     } else {
       linear<W>(middle, layer.fc1, 0, layer.fc1.n, [&](int row, int column, F value) {
-        W::put(hidden.data + hidden.stride * (size_t)row + column, gelu(value));
+        const F y = gelu(value);
+        W::put(hidden.data + hidden.stride * (size_t)row + column, y);
+        if (shown_) store(own.wide.data + (size_t)row * model_.hidden + column, y);
       });
     }
+    show(Part::kFc1, i, first, n, own.wide.data, model_.hidden);
     linear<W>(hidden, layer.fc2, 0, layer.fc2.n, add);
+    show(Part::kFc2, i, first, n, x, model_.stride);
   }
 
   void finish(int block, float* features) {
-    const int first = block * kBlock, last = first + kBlock;
-    for (int row = first; row < last && row < model_.n_ctx; ++row)
+    const int first = block * kBlock;
+    const int n = model_.n_ctx - first < kBlock ? model_.n_ctx - first : kBlock;
+    for (int row = first; row < first + n; ++row)
       layer_norm(x_.data + (size_t)row * model_.stride, model_.encoder_norm.weight,
                  model_.encoder_norm.bias, model_.width, [&](int j, F value) {
                    store(features + (size_t)row * model_.stride + j, value);
                  });
+    show(Part::kEnd, 0, first, n, features + (size_t)first * model_.stride, model_.stride);
   }
 
   Pool& pool_;
   const Model& model_;
+  Shown* shown_ = nullptr;
   int n_mels_, heads_width_;
   Scratch<typename A::Activation> mel_, hidden_;
   Scratch<float> x_, attended_;
   Input<A> query_;
   Cache<A, A> cache_;
-  Thread* threads_;
+  Row<Thread> threads_;
 };
 
 }  // namespace whisper_npu::ISA

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "arrays.h"
+#include "shown.h"
 
 namespace whisper_npu {
 namespace {
@@ -161,14 +162,14 @@ class Engine {
     require(process_ == getpid(), "the engine was opened before a fork: open it again");
   }
 
-  Owned<float> features(Matrix mel) {
+  Owned<float> features(Matrix mel, Shown* shown) {
     check_process();
     require(mel.shape(0) == (size_t)model.n_mels && mel.shape(1) == 2 * (size_t)model.n_ctx,
             "mel is (n_mels, 2 n_ctx)");
     Owned<float> out((size_t)model.n_ctx * model.stride);
     nb::gil_scoped_release release;
     std::lock_guard<std::mutex> lock(encoding_);  // one working memory
-    encoder_->encode(mel.data(), out.data);
+    encoder_->encode(mel.data(), out.data, shown);
     return out;
   }
 
@@ -187,19 +188,19 @@ class Engine {
   const pid_t process_ = getpid();
 };
 
-struct Window {  // an encoded window, and the engine it belongs to
+struct EncodedWindow {  // and the engine it belongs to
   std::shared_ptr<Engine> engine;
   std::shared_ptr<Encoded> encoded;
 };
 
-Window project(const std::shared_ptr<Engine>& engine, const float* features) {
+EncodedWindow project(const std::shared_ptr<Engine>& engine, const float* features, Shown* shown) {
   nb::gil_scoped_release release;
   return {engine, std::shared_ptr<Encoded>(
-                      engine->kernels.project(engine->pool, engine->model, features))};
+                      engine->kernels.project(engine->pool, engine->model, features, shown))};
 }
 
 // Keys and values that somebody else has projected: (positions, heads * width) for each layer.
-Window keep(const std::shared_ptr<Engine>& engine, const std::vector<std::pair<Matrix, Matrix>>& pairs) {
+EncodedWindow keep(const std::shared_ptr<Engine>& engine, const std::vector<std::pair<Matrix, Matrix>>& pairs) {
   const Model& m = engine->model;
   engine->check_process();
   require(pairs.size() == m.decoder.size(), "one pair of keys and values per decoder layer");
@@ -230,7 +231,7 @@ class Decoding {
   };
 
  public:
-  Decoding(Window window, int beams, const std::vector<std::pair<int, int>>& aligned)
+  Decoding(EncodedWindow window, int beams, const std::vector<std::pair<int, int>>& aligned)
       : window_(std::move(window)), beams_(beams), n_aligned_(aligned.size()) {
     const Model& m = window_.engine->model;
     require(beams >= 1 && beams <= 64, "beams is 1 to 64");
@@ -281,7 +282,7 @@ class Decoding {
   }
 
  private:
-  Window window_;
+  EncodedWindow window_;
   int beams_;
   size_t n_aligned_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
@@ -291,7 +292,7 @@ class Decoding {
 }  // namespace
 
 void bind_engine(nb::module_& m) {
-  nb::class_<Window>(m, "Window");
+  nb::class_<EncodedWindow>(m, "EncodedWindow");
   nb::class_<Decoding>(m, "Decoding")
       .def("step", &Decoding::step, "tokens"_a, "every_position"_a = false)
       .def("reorder", &Decoding::reorder, "sources"_a)
@@ -300,27 +301,25 @@ void bind_engine(nb::module_& m) {
       .def(nb::init<const std::string&, const nb::dict&, nb::dict, int, int, const std::vector<int>&>(),
            "isa"_a, "sizes"_a, "weights"_a, "cache"_a, "threads"_a, "pinned"_a)
       .def("features",
-           [](Engine& self, Matrix mel) {
-             return self.features(mel).array({(size_t)self.model.n_ctx, (size_t)self.model.stride});
+           [](Engine& self, Matrix mel, nb::object observe) {
+             const std::unique_ptr<Shown> shown = shown_to(observe, self.model);
+             return self.features(mel, shown.get())
+                 .array({(size_t)self.model.n_ctx, (size_t)self.model.stride});
            },
-           "mel"_a)
-      .def("encode",
-           [](std::shared_ptr<Engine> self, Matrix mel) {
-             return project(self, self->features(mel).data);
-           },
-           "mel"_a)
+           "mel"_a, "observe"_a = nb::none())
       .def("project",
-           [](std::shared_ptr<Engine> self, Matrix features) {
+           [](std::shared_ptr<Engine> self, Matrix features, nb::object observe) {
              self->check_process();
              require(features.shape(0) == (size_t)self->model.n_ctx &&
                          features.shape(1) == (size_t)self->model.stride,
                      "features are (n_ctx, width padded to 64)");
-             return project(self, features.data());
+             const std::unique_ptr<Shown> shown = shown_to(observe, self->model);
+             return project(self, features.data(), shown.get());
            },
-           "features"_a)
+           "features"_a, "observe"_a = nb::none())
       .def("keep", &keep, "pairs"_a)
       .def("session",
-           [](std::shared_ptr<Engine> self, const Window& window, int beams,
+           [](std::shared_ptr<Engine> self, const EncodedWindow& window, int beams,
               const std::vector<std::pair<int, int>>& aligned) {
              self->check_process();
              require(window.engine == self, "the window was encoded by another engine");

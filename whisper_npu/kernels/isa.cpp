@@ -68,22 +68,33 @@ Encoder* make_encoder(Pool& pool, const Model& model) {
   }
 }
 
-template <class K, class V>
-Encoded* project_to(Pool& pool, const Model& model, const float* features) {
-  auto* encoded = new EncodedAs<K, V>(model, model.n_ctx);
-  switch (model.decoder[0].cross_kv.kind) {
-    case Kind::kInt8: encoded->template project<Int8>(pool, model, features); break;
-    case Kind::kHalf: encoded->template project<Half>(pool, model, features); break;
-    default: encoded->template project<Float>(pool, model, features);
+struct Holder {  // deletes what is not given away, when something throws
+  Encoded* encoded;
+  ~Holder() { delete encoded; }
+  Encoded* give() {
+    Encoded* given = encoded;
+    encoded = nullptr;
+    return given;
   }
-  return encoded;
+};
+
+template <class K, class V>
+Encoded* project_to(Pool& pool, const Model& model, const float* features, Shown* shown) {
+  auto* encoded = new EncodedAs<K, V>(model, model.n_ctx);
+  Holder holder = {encoded};
+  switch (model.decoder[0].cross_kv.kind) {
+    case Kind::kInt8: encoded->template project<Int8>(pool, model, features, shown); break;
+    case Kind::kHalf: encoded->template project<Half>(pool, model, features, shown); break;
+    default: encoded->template project<Float>(pool, model, features, shown);
+  }
+  return holder.give();
 }
 
-Encoded* project(Pool& pool, const Model& model, const float* features) {
+Encoded* project(Pool& pool, const Model& model, const float* features, Shown* shown) {
   switch (model.cache) {
-    case Kind::kInt8: return project_to<Int8, Mixed>(pool, model, features);
-    case Kind::kHalf: return project_to<Half, Half>(pool, model, features);
-    default: return project_to<Float, Float>(pool, model, features);
+    case Kind::kInt8: return project_to<Int8, Mixed>(pool, model, features, shown);
+    case Kind::kHalf: return project_to<Half, Half>(pool, model, features, shown);
+    default: return project_to<Float, Float>(pool, model, features, shown);
   }
 }
 

@@ -57,12 +57,32 @@ struct Model {
   Kind cache;                   // how keys and values of the decoder are kept
 };
 
+// What passes between layers, in the order of the network; `names_of_parts` has them.
+enum class Part : int {
+  kConv1, kConv2, kPositions,               // of the stem
+  kMixed, kOut, kMlpNorm, kFc1, kFc2,       // of a layer, behind its attention
+  kNorm, kQuery, kKey, kValue,              // of the next layer, before its attention
+  kEnd,                                     // the last norm
+  kCrossKey, kCrossValue,                   // of a decoder's layer
+  kCount
+};
+
+// Who is shown what passes between layers: the work then goes in steps, and computes the same.
+class Shown {
+ public:
+  virtual ~Shown();
+  virtual void begin() = 0;  // a step
+  // Some rows of a part of a layer, by any of the threads at work.
+  virtual void rows(Part part, int layer, int first, int n, const float* x, size_t stride) = 0;
+  virtual void end() = 0;
+};
+
 // The encoder with its working memory.
 class Encoder {
  public:
   virtual ~Encoder();
-  // mel (n_mels, 2 n_ctx) -> features (n_ctx, stride)
-  virtual void encode(const float* mel, float* features) = 0;
+  // mel (n_mels, 2 n_ctx) -> features (n_ctx, stride); shown may be null
+  virtual void encode(const float* mel, float* features, Shown* shown) = 0;
 };
 
 // Keys and values of one window for every decoder layer; sessions share it.
@@ -105,7 +125,7 @@ struct Kernels {
   // What is made refers to the pool and the model, which outlive it.
   Encoder* (*encoder)(Pool& pool, const Model& model);
   // features (n_ctx, stride) -> what every decoder layer attends to
-  Encoded* (*project)(Pool& pool, const Model& model, const float* features);
+  Encoded* (*project)(Pool& pool, const Model& model, const float* features, Shown* shown);
   // the same from keys and values, (positions, heads * width) for every layer
   Encoded* (*keep)(Pool& pool, const Model& model, const float* const* keys,
                    const float* const* values, int positions, int width);

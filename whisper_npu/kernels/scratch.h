@@ -1,4 +1,5 @@
-// Working memory: aligned, freed with its scope, without std templates (simd.h says why).
+// Working memory, freed with its scope, without std templates (simd.h says why). It is taken before
+// threads begin: one that ran out of memory inside a task would end the program.
 #pragma once
 #include <stdlib.h>
 
@@ -33,6 +34,18 @@ struct Scratch {
     memset(static_cast<void*>(data), 0, n * sizeof(T));
   }
   T& operator[](size_t i) { return data[i]; }
+};
+
+// Some objects of one kind, deleted with their scope, also when a constructor further on throws.
+template <class T>
+struct Row {
+  T* data;
+
+  explicit Row(size_t n) : data(new T[n]()) {}
+  Row(const Row&) = delete;
+  Row& operator=(const Row&) = delete;
+  ~Row() { delete[] data; }
+  T& operator[](size_t i) const { return data[i]; }
 };
 
 // The inputs of a matrix product, in the order of its format.
