@@ -77,7 +77,9 @@ def write_ctranslate2(folder: Path, out: Path) -> None:
     decoder.projection.weight = decoder.embeddings.weight
     tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     names = dict(tokens["model"]["vocab"]) | {t["content"]: t["id"] for t in tokens["added_tokens"]}
-    spec.register_vocabulary(sorted(names, key=names.__getitem__))
+    listed = sorted(names, key=names.__getitem__)
+    timestamps = [f"<|{i * 0.02:.2f}|>" for i in range(dims.n_vocab - len(listed))]
+    spec.register_vocabulary(listed + timestamps)  # older files do not name them
     spec.config.lang_ids = [names["<|en|>"]]
     spec.config.suppress_ids, spec.config.suppress_ids_begin = [], [names["<|endoftext|>"]]
     spec.config.alignment_heads = [[0, 0]]
@@ -86,7 +88,8 @@ def write_ctranslate2(folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     spec.save(str(out))
     for name in ("tokenizer.json", "preprocessor_config.json"):
-        shutil.copy(folder / name, out / name)
+        if (folder / name).exists():
+            shutil.copy(folder / name, out / name)
 
 
 def main() -> None:

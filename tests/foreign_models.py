@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ggml_file import openai_tensors, write_ggml
+from safetensors.numpy import save_file
 
 from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.checkpoint.huggingface import CONFIG_KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +36,20 @@ def write(folder: Path, out: Path, kind: str) -> Path:
         write_ggml(folder, path, kind)
         return path
     return write_ctranslate2(folder, out / kind, kind)
+
+
+def write_huggingface(model: Path, out: Path) -> Path:
+    """A Hugging Face folder of a model in another format, with the vocabulary as it is."""
+    out.mkdir(parents=True)
+    checkpoint = Checkpoint(model)
+    named = {name: x for name in checkpoint.names if (x := checkpoint.read(name)).any()}
+    save_file(
+        {name: np.ascontiguousarray(x) for name, x in named.items()}, out / "model.safetensors"
+    )
+    config = {theirs: getattr(checkpoint.dims, ours) for ours, theirs in CONFIG_KEYS.items()}
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "tokenizer.json").write_text(checkpoint.vocabulary.read(), "utf-8")
+    return out
 
 
 def write_ctranslate2(folder: Path, out: Path, kind: str) -> Path:

@@ -18,6 +18,7 @@ from whisper_npu.checkpoint import Checkpoint, alignment, consistency
 from whisper_npu.errors import ModelError
 from whisper_npu.model import Whisper
 from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,3 +202,8 @@ def test_weights_that_are_no_numbers_are_named(folder: Path, value: float, dtype
     tensors[name][3, 5] = largest
     save_file(tensors, folder / "model.safetensors")
     assert Checkpoint(folder).read(name)[3, 5] == largest
+
+
+def test_windows_of_another_length_are_refused(random_model: Callable[[str], Path]) -> None:
+    with pytest.raises(ModelError, match=r"hears windows of 2 s"):
+        Model(Checkpoint(random_model("short")), cast("Any", None))

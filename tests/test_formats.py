@@ -230,6 +230,29 @@ def test_real_weights_through_ggml_are_the_same(tmp_path: Path) -> None:
             np.testing.assert_array_equal(theirs.read(name), ours.read(name), name)
 
 
+def test_real_speech_comes_out_the_same(
+    shared: Path, command_line: CommandLine, tmp_path: Path
+) -> None:
+    """In float32, and what is said is English."""
+    real = real_model("tiny.en")
+    models = [
+        real,
+        foreign_models.write(real, tmp_path, "f16"),
+        foreign_models.write_huggingface(real, tmp_path / "huggingface"),
+    ]
+    speech = shared / "data" / "real_speech"
+    recordings = [str(speech / f"cv-en-{number}.flac") for number in (22058266, 22058267)]
+    fixed = "--device cpu --precision f32 --word-timestamps -f json".split()
+    said = []
+    for model in models:
+        folder = tmp_path / f"said by {model.name}"
+        result = command_line("transcribe", *recordings, "-m", model, "-o", folder, *fixed)
+        assert result.code == 0, result.err
+        said.append([json.loads(path.read_text())["segments"] for path in folder.glob("*.json")])
+    assert said[0] == said[1] == said[2]
+    assert all(segments[0]["words"] for segments in said[0])
+
+
 def test_what_no_format_is(
     tmp_path: Path, original: Path, converted: Callable[[str], Path]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import OptionError
-from whisper_npu.languages import language_code
+from whisper_npu.languages import LANGUAGES, OWN_NAMES, language_code
 from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,6 +36,22 @@ def test_language_names(name: str, code: str) -> None:
 def test_an_unknown_language_is_a_usage_error() -> None:
     with pytest.raises(OptionError, match="klingon"):
         language_code("klingon")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("deutsch", "de (German)"), ("germn", "de (German)"), ("Francais", "fr (French)"),
+     ("espanol", "es (Spanish)"), ("日本語", "ja (Japanese)"), ("en-US", "en (English)"),
+     ("pt_BR", "pt (Portuguese)"), ("hatian creole", "ht (Haitian Creole)")],
+)  # fmt: skip
+def test_a_language_that_was_meant_is_suggested(typed: str, meant: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"did you mean {meant}?")):
+        language_code(typed)
+
+
+def test_own_names_of_languages_are_codes() -> None:
+    assert set(OWN_NAMES.values()) <= LANGUAGES.keys()
+    assert not OWN_NAMES.keys() & (LANGUAGES.keys() | set(LANGUAGES.values()))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +113,9 @@ def test_a_second_start_does_not_read_the_vocabulary(
     assert second.mark(second.sot) == "<|startoftranscript|>"
     assert "_bpe" not in vars(second)
     (kept,) = (tmp_path / "vocabularies").iterdir()
-    kept.write_text("{")
+    content = kept.read_bytes()
+    at = content.index(b'" hello"')
+    kept.write_bytes(content[: at + 2] + b"j" + content[at + 3 :])  # " jello" is no damage to JSON
     third = Tokenizer(Checkpoint(random_model("micro")))
-    assert third.language_tokens == first.language_tokens
+    assert third.decode(range(third.eot)) == first.decode(range(first.eot))
+    assert kept.read_bytes() == content

@@ -15,6 +15,7 @@ import numpy as np
 
 from whisper_npu.audio import open_audio
 from whisper_npu.decoding import Decoder
+from whisper_npu.errors import ModelError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.languages import language_code
@@ -53,9 +54,18 @@ _log = logging.getLogger(__name__)
 
 
 class Model:
-    """An opened model: weights, vocabulary and the device that runs it."""
+    """An opened model: weights, vocabulary and the device that runs it.
+
+    Raises ModelError when the parts do not belong together or hear other windows than of 30 s.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: Device) -> None:
+        frames = 2 * checkpoint.dims.n_audio_ctx  # the second convolution halves them
+        if frames != WINDOW:
+            raise ModelError(
+                f"{checkpoint.path} hears windows of {frames / FRAMES_PER_SECOND:g} s; "
+                "only models for windows of 30 s can transcribe"
+            )
         self.checkpoint = checkpoint
         self.device = device
         self.tokenizer = Tokenizer(checkpoint)

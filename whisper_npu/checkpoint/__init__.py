@@ -6,6 +6,7 @@ before it was checked. Nothing here knows what the tensors are for: that is `mod
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,8 @@ class Checkpoint:
 
     @property
     def n_bytes(self) -> int:
-        """Of the weights as they are stored."""
-        return sum(path.stat().st_size for path in self.weights)
+        """Of the weights in float16, in however many bits they are stored."""
+        return 2 * sum(math.prod(tensor.shape) for tensor in self._contents.tensors.values())
 
     @cached_property
     def fingerprint(self) -> str:
