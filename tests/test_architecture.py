@@ -27,7 +27,7 @@ FLOORS = [
     for floor in (
         "__main__ cli",
         "terminal running reports",
-        "batch bench comparison doctor ",
+        "batch bench comparison compilation doctor ",
         "probe",
         "transcribe",
         "listening pieces",

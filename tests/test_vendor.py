@@ -14,12 +14,13 @@ import pytest
 import soundfile
 
 from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.compilation import Compilation, CompileOptions, compile_graphs
 from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.errors import DeviceError
 from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window
-from whisper_npu.graphs.compilation import Compilation, compile_graphs
+from whisper_npu.compilation import Compilation, compile_graphs
 from whisper_npu.graphs.echo import echo_bits
 from whisper_npu.graphs.recipe import MANIFEST, Recipe
 from whisper_npu.graphs.toolchain import Toolchain

@@ -25,7 +25,7 @@ def compile_model(model: ModelName, *, options: CompileOptions, offline: Offline
     """
     from whisper_npu import find_model
     from whisper_npu.checkpoint import Checkpoint
-    from whisper_npu.graphs.compilation import compile_graphs
+    from whisper_npu.compilation import compile_graphs
     from whisper_npu.graphs.recipe import recipes
 
     wanted = recipes(options)

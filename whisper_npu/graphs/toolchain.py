@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -120,7 +121,13 @@ class Toolchain:
         command = [self._python, "-I", str(_HERE / "compiler.py"), str(self.log)]
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.scratch
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=self.scratch,
+                # the vendor leaves 60 to 150 MB a build in the temporary folder
+                env={**os.environ, "TMPDIR": str(self.scratch)},
             )
         except OSError as error:
             self._folder.cleanup()

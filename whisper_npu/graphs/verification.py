@@ -31,11 +31,6 @@ class Agreement:
         return f"{self.name}: cosine {self.cosine:.6f}, largest relative error {self.error:.2e}"
 
 
-# below this cosine or above this error a build is refused; errors measured so far are 1e-3 (fp16)
-# and 5e-2 (int8), a wrong graph is off by more than 0.5
-LIMITS = {"fp16": (0.9995, 0.02), "int8": (0.97, 0.3)}
-
-
 def agreement(name: str, actual: Float, expected: Float) -> Agreement:
     """Compare two arrays of one shape; whatever is not finite counts as no agreement."""
     found = closeness(actual, expected)
