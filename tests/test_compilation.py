@@ -184,7 +184,9 @@ def test_words_that_differ() -> None:
     assert differing(["a", "b", "c"], ["a", "x", "c", "d"]) == 2
 
 
-def test_what_is_heard_with_other_keys_and_values_differs(real_model: Callable[[str], Path]) -> None:
+def test_what_is_heard_with_other_keys_and_values_differs(
+    real_model: Callable[[str], Path],
+) -> None:
     """Real weights: windows that are exchanged are heard as each other's words."""
     tiny_en = Checkpoint(real_model("tiny.en"))
     ear, rng = Ear(tiny_en), np.random.default_rng(0)
