@@ -20,16 +20,22 @@ def row(manifest: dict) -> str:  # type: ignore[type-arg]
         f"| {manifest['bytes'] / 1e6:.1f} MB | {manifest['build_peak_bytes'] / 1e6:.0f} "
         f"({manifest['verified']['peak_bytes'] / 1e6:.0f}) MB "
         f"| {min(o['cosine'] for o in outputs):.6f} | {max(o['error'] for o in outputs):.1e} "
-        f"| {left} |"
+        f"| {words(manifest['verified']['words'])} | {left} |"
     )
+
+
+def words(windows: list) -> str:  # type: ignore[type-arg]
+    """How many of all."""
+    different, all_words = (sum(w[key] for w in windows) for key in ("n_different", "n_words"))
+    return f"{different} of {all_words}"
 
 
 def main() -> None:
     """Command line."""
     print(
-        "| width x layers | chip | | window | build | size | memory | cosine | error | on the CPU |"
+        "| width x layers | chip | | window | build | size | memory | cosine | error | words that differ | on the CPU |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     manifests = [json.loads(p.read_text()) for p in graphs_folder().glob(f"*/{MANIFEST}")]
     manifests.sort(key=lambda m: (m["outputs"]["key_0"][2], m["target"]))
     for manifest in manifests:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import zip_longest
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,11 +42,14 @@ class WordAgreement:
     first_token: int | None  # the first that differs, punctuation and times among them; None: none
 
     def __str__(self) -> str:
+        expected, heard = (
+            shorten(text, 120, placeholder=" ...") for text in (self.expected, self.heard)
+        )
         if self.n_different == 0:
-            return f'the same {self.n_words} words: "{self.heard}"'
+            return f'the same {self.n_words} words: "{heard}"'
         return (
             f"{self.n_different} of {self.n_words} words differ, from token {self.first_token} on: "
-            f'"{self.heard}" instead of "{self.expected}"'
+            f'"{heard}" instead of "{expected}"'
         )
 
 
