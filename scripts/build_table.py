@@ -33,7 +33,8 @@ def words(windows: list) -> str:  # type: ignore[type-arg]
 def main() -> None:
     """Command line."""
     print(
-        "| width x layers | chip | | window | build | size | memory | cosine | error | words that differ | on the CPU |"
+        "| width x layers | chip | | window | build | size | memory | cosine | error "
+        "| words that differ | on the CPU |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     manifests = [json.loads(p.read_text()) for p in graphs_folder().glob(f"*/{MANIFEST}")]
