@@ -1,23 +1,25 @@
 #!/usr/bin/env python3
 """Golden results of whole transcriptions, from openai/whisper (`pip install openai-whisper`).
 
-scripts/make_goldens.py            tests/data/golden_<model>.json.gz for every model
-scripts/make_goldens.py demo       for the demo model only, after its weights have changed
+    scripts/make_goldens.py written random random.en
+    scripts/make_goldens.py base=FOLDER tiny.en=FOLDER     real weights: hours on one core
 
-What the tests compare is defined in tests/golden_cases.py. openai/whisper runs as it is but for
-its random numbers, which come from our sampler, for text, in which special tokens do not count,
-and for its features, which are ours: they are compared by themselves in test_features.
+Writes tests/data/golden_NAME.json.gz. What has been found is kept in golden_NAME.jsonl in the
+folder of --work; run again, it goes on from there. What the tests compare is defined in
+tests/golden_cases.py. openai/whisper runs as it is, in float32 with its own features and
+vocabulary, but for its random numbers: they come from our sampler.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
+import hashlib
 import io
 import json
 import sys
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,52 +36,21 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 import golden_cases as cases  # noqa: E402
 from openai_model import openai_model  # noqa: E402
 
-from whisper_npu.cache import sha256  # noqa: E402
 from whisper_npu.checkpoint import Checkpoint  # noqa: E402
 from whisper_npu.decoding import sample  # noqa: E402
-from whisper_npu.features import log_mel  # noqa: E402
-from whisper_npu.tokenizer import Tokenizer  # noqa: E402
 from whisper_npu.writers import FORMATS  # noqa: E402
 
 if TYPE_CHECKING:
     from whisper_npu.options import TranscribeOptions
 
 
-class Encoding:
-    """One of our tokenizers as openai/whisper expects tiktoken's."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        bpe = self._bpe = tokenizer._bpe  # noqa: SLF001  the library behind ours
-        self._text = tokenizer
-        vocabulary = {token: bpe.id_to_token(token) for token in range(bpe.get_vocab_size())}
-        self._ids = {
-            text.replace("nocaptions", "nospeech"): token
-            for token, text in vocabulary.items()
-            if token >= tokenizer.eot
-        }
-        self.special_tokens_set = set(self._ids)
-        self.eot_token = tokenizer.eot
-
-    def encode_single_token(self, text: str) -> int:
-        return self._ids[text]
-
-    def encode(self, text: str, **_: Any) -> list[int]:
-        return self._text.encode(text)
-
-    def decode(self, tokens: list[int], **_: Any) -> str:
-        """Text, with a mark for the end, where openai/whisper cuts words; or a language's name."""
-        if len(tokens) == 1 and tokens[0] > self.eot_token:
-            return str(self._bpe.id_to_token(tokens[0]))
-        end = "<|endoftext|>" if tokens and tokens[-1] == self.eot_token else ""
-        return self._text.decode(tokens) + end
-
-
 class Reference:
     """One of our model folders in openai/whisper."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self.model = openai_model(folder)
-        self.tokenizer = Tokenizer(Checkpoint(folder))
+        if name in cases.REAL:
+            self.model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])  # noqa: SLF001
         self.attempts: list[list[float]] = []
         self._seed = 0
         self._last: tuple[Any, ...] = ()
@@ -88,24 +59,10 @@ class Reference:
         self._patch()
 
     def _patch(self) -> None:
-        model, encoding = self.model, Encoding(self.tokenizer)
-
-        @cache
-        def get_tokenizer(multilingual: bool, **choice: Any) -> Any:  # noqa: FBT001  as there
-            choice["num_languages"] = len(self.tokenizer.language_tokens)
-            if not multilingual:
-                choice |= {"language": None, "task": None}
-            else:
-                choice["language"] = choice.get("language") or "en"
-                choice["task"] = choice.get("task") or "transcribe"
-            return whisper.tokenizer.Tokenizer(encoding=encoding, **choice)
-
-        whisper.decoding.get_tokenizer = get_tokenizer
-        whisper.transcribe.__globals__["get_tokenizer"] = get_tokenizer
-        whisper.transcribe.__globals__["log_mel_spectrogram"] = _log_mel
+        """Our random numbers, a note of each attempt, and each window encoded once."""
         whisper.decoding.Categorical = self._categorical
-        model.decode = self._decode  # type: ignore[method-assign]
-        encoder = model.encoder.forward
+        self.model.decode = self._decode  # type: ignore[method-assign]
+        encoder = self.model.encoder.forward
 
         def encode(mel: torch.Tensor) -> torch.Tensor:
             key = mel.numpy().tobytes()
@@ -113,7 +70,7 @@ class Reference:
                 self._encoded[key] = encoder(mel)
             return self._encoded[key]
 
-        model.encoder.forward = encode  # type: ignore[method-assign]
+        self.model.encoder.forward = encode  # type: ignore[method-assign]
 
     def _decode(self, mel: torch.Tensor, options: Any) -> Any:
         window = sys._getframe(2).f_locals  # noqa: SLF001  of whisper.transcribe
@@ -134,6 +91,10 @@ class Reference:
 
         return Drawn()
 
+    def forget(self) -> None:
+        """Drop the encoded windows of the recording before."""
+        self._encoded.clear()
+
     def transcribe(self, samples: np.ndarray, options: TranscribeOptions) -> dict[str, Any]:
         """What the golden file keeps of one transcription."""
         self._seed, self._last, self.attempts = options.seed, (), []
@@ -143,6 +104,8 @@ class Reference:
             samples,
             temperature=options.temperatures,
             fp16=False,
+            task=options.task,
+            language=None if options.language == "auto" else options.language,
             best_of=(options.best_of or 5) if options.temperatures[-1] > 0 else None,
             beam_size=options.beam_size,
             patience=options.patience,
@@ -167,97 +130,121 @@ class Reference:
             },
             clip_timestamps=list(options.clip_timestamps),
         )
+        for segment in result["segments"]:
+            _round(segment)
         return {
             "language": result["language"],
             "attempts": self.attempts,
-            "segments": [_segment(segment) for segment in result["segments"]],
+            "segments": [_record(segment) for segment in result["segments"]],
+            "files": written(result),
         }
 
 
-_MELS: dict[bytes, torch.Tensor] = {}
+def _round(segment: dict[str, Any]) -> None:
+    """Numbers that are equal only nearly, to what the golden file keeps of them."""
+    for name in ("avg_logprob", "no_speech_prob"):
+        segment[name] = round(segment[name], 5)
+    for word in segment.get("words", ()):
+        word["probability"] = round(word["probability"], 5)
 
 
-def _log_mel(samples: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
-    """Our features with 30 s of silence behind them: (n_mels, n_frames + 3000)."""
-    key = samples.tobytes()
-    if key not in _MELS:
-        _MELS.clear()  # the recordings come one after another
-        _MELS[key] = _padded_log_mel(samples, n_mels, padding)
-    return _MELS[key]
-
-
-def _padded_log_mel(samples: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
-    features = log_mel([samples], n_mels)
-    n_frames = features.n_frames + padding // 160
-    windows = [features.window(i, silence=True) for i in range(0, n_frames, 3000)]
-    return torch.from_numpy(np.concatenate(windows, axis=1)[:, :n_frames])
-
-
-def _segment(segment: dict[str, Any]) -> list[Any]:
+def _record(segment: dict[str, Any]) -> list[Any]:
     words = [
-        [
-            word["word"],
-            round(word["start"], 3),
-            round(word["end"], 3),
-            round(word["probability"], 5),
-        ]
+        [word["word"], float(word["start"]), float(word["end"]), word["probability"]]
         for word in segment.get("words", ())
     ]
     return [
         segment["seek"],
-        round(segment["start"], 3),
-        round(segment["end"], 3),
+        float(segment["start"]),
+        float(segment["end"]),
         segment["tokens"],
-        round(segment["temperature"], 3),
-        round(segment["avg_logprob"], 5),
-        round(segment["no_speech_prob"], 5),
-        round(segment["compression_ratio"], 5),
+        segment["temperature"],
+        segment["avg_logprob"],
+        segment["no_speech_prob"],
+        segment["compression_ratio"],
         words,
     ]
 
 
-def make(name: str, folder: Path) -> None:
+def written(result: dict[str, Any]) -> dict[str, str]:
+    """Format -> the beginning of the SHA-256 of the file that openai/whisper writes."""
+    digests = {}
+    for name in cases.WRITTEN_FORMATS:
+        file = io.StringIO()
+        plain = dict.fromkeys(("highlight_words", "max_line_width", "max_line_count"))
+        whisper.utils.get_writer(name, ".").write_result(result, file, plain)
+        digests[name] = hashlib.sha256(file.getvalue().encode()).hexdigest()[:12]
+    return digests
+
+
+def make(name: str, folder: Path, work: Path) -> None:
     """Write the golden file of one model."""
-    reference = Reference(folder)
+    reference = Reference(name, folder)
+    journal = work / f"golden_{name}.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
+    done = {(row[0], row[1]): row[2] for row in map(json.loads, lines)}
     results: dict[str, dict[str, Any]] = {}
-    for recording in cases.recordings(name):
-        samples = cases.samples_of(recording)
-        results[recording] = {
-            choice: reference.transcribe(samples, options)
-            for choice, options in cases.options(name, len(samples) / 16000).items()
-        }
-    content = {"weights": sha256(folder / "model.safetensors"), "results": results}
+    with journal.open("a", encoding="utf-8") as file:
+        for recording, choice, options in _jobs(name):
+            if (recording, choice) not in done:
+                begin = time.monotonic()
+                if recording not in results:
+                    reference.forget()
+                found = reference.transcribe(cases.samples_of(recording), options)
+                done[recording, choice] = found
+                print(json.dumps([recording, choice, found]), file=file, flush=True)
+                seconds = time.monotonic() - begin
+                print(f"{name} {recording} {choice}: {seconds:.1f} s", flush=True)
+            results.setdefault(recording, {})[choice] = done[recording, choice]
+    content = {"weights": cases.fingerprint(Checkpoint(folder)), "results": results}
     path = cases.DATA / f"golden_{name}.json.gz"
     path.write_bytes(gzip.compress(json.dumps(content).encode(), mtime=0))
 
 
+def _jobs(name: str) -> list[tuple[str, str, TranscribeOptions]]:
+    """Recording, name of the option set, option set; short recordings first."""
+    jobs: list[tuple[float, str, str, TranscribeOptions]] = []
+    for recording in cases.recordings(name):
+        seconds = len(cases.samples_of(recording)) / 16000
+        sets = cases.options(name, recording, seconds)
+        jobs += [(seconds, recording, choice, options) for choice, options in sets.items()]
+    jobs.sort(key=lambda job: (job[2] != cases.FIRST, job[0]))
+    return [job[1:] for job in jobs]
+
+
 def make_written() -> None:
     """Files as openai/whisper writes them, one for each of cases.WRITTEN and each format."""
-    written = []
+    contents = []
     for transcript, options in cases.WRITTEN:
         result = json.loads(FORMATS["json"](transcript, options))
         files = {}
-        for name in ("txt", "srt", "vtt", "tsv", "json"):
+        for name in cases.WRITTEN_FORMATS:
             file = io.StringIO()
             whisper.utils.get_writer(name, ".").write_result(result, file, vars(options))
             files[name] = file.getvalue()
-        written.append(files)
+        contents.append(files)
     path = cases.DATA / "golden_written.json.gz"
-    path.write_bytes(gzip.compress(json.dumps(written).encode(), mtime=0))
+    path.write_bytes(gzip.compress(json.dumps(contents).encode(), mtime=0))
 
 
 def main() -> None:
     """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("models", nargs="+", metavar="NAME[=FOLDER]")
+    parser.add_argument("--work", type=Path)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    for name in sys.argv[1:] or ["written", *cases.MODELS]:
-        begin = time.monotonic()
-        if name == "written":
-            make_written()
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            make(name, cases.model_folder(name, Path(folder)))
-        print(f"{name}: {time.monotonic() - begin:.0f} s")
+    for model in options.models:
+        name, _, folder = model.partition("=")
+        with tempfile.TemporaryDirectory() as scratch:
+            if name == "written":
+                make_written()
+            elif name in cases.RANDOM:
+                random = cases.lively(Path(scratch) / name, *cases.RANDOM[name])
+                make(name, random, Path(scratch))
+            else:
+                make(name, Path(folder), options.work or Path(scratch))
 
 
 if __name__ == "__main__":
