@@ -2,8 +2,9 @@
 
     python scripts/fuzz_models.py [--inputs 100000] [--seed 0]
 
-Each input is one spoilt file of a small model. Batches of inputs run in processes of their
-own with little memory and 5 s an input, so that a crash, a hang or a blow-up is seen and counted.
+Each input is one spoilt file of a small model. Batches of inputs run in processes of their own with
+little memory and 5 s of the processor an input, so that a crash, a hang or a blow-up is seen and
+counted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from whisper_npu.errors import ModelError
 
 PER_PROCESS = 2000
 MEMORY = 4 << 30  # bytes of address space
-HANG = 5.0  # seconds
+HANG = 5.0  # seconds of the processor
 
 
 def run(models: list[Path], seeds: range) -> Counter[str]:
@@ -42,7 +43,7 @@ def run(models: list[Path], seeds: range) -> Counter[str]:
         path = rng.choice(files[model])
         path.unlink()  # never written over while it is mapped
         path.write_bytes(spoil(pristine[path], path.name, rng))
-        signal.setitimer(signal.ITIMER_REAL, HANG)  # kills this process
+        signal.setitimer(signal.ITIMER_PROF, HANG)  # kills this process
         try:
             open_everything(model)
             counts["opened"] += 1
@@ -54,7 +55,7 @@ def run(models: list[Path], seeds: range) -> Counter[str]:
                 f"seed {seed}, {model.name} {path.name}:\n{traceback.format_exc()[-1500:]}",
                 file=sys.stderr,
             )
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         path.unlink()
         path.write_bytes(pristine[path])
     return counts
@@ -66,7 +67,7 @@ def in_a_process(seeds: range) -> tuple[Counter[str], int, float]:
     child = os.fork()
     if not child:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         with tempfile.TemporaryDirectory() as folder:
             counts = run(write_all(Path(folder)), seeds)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
@@ -98,7 +99,7 @@ def main() -> None:
         total += counts
         most = max(most, peak)
         if number:
-            name = "hang" if number == signal.SIGALRM else f"crash by signal {number}"
+            name = "hang" if number == signal.SIGPROF else f"crash by signal {number}"
             ends[name] += 1
             print(f"{name} in seeds {seeds}", file=sys.stderr)
     seconds = time.monotonic() - started

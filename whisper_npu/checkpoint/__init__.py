@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "Dimensions"]
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # torch.save, now and long ago
+_PIECE = 1 << 18  # values looked at in one go: they stay in the processor's cache
 _INSTEAD = "use a Hugging Face folder, a CTranslate2 folder, or whisper.cpp's ggml file"
 
 
@@ -111,7 +112,8 @@ class Checkpoint:
         tensor = self._contents.tensors.get(name)
         if tensor is None:
             raise ModelError(f"{self.path}: the weights have no tensor {name}")
-        value = tensor.read()
+        with np.errstate(all="ignore"):  # damaged scales overflow, and are found right here
+            value = tensor.read()
         if not _is_finite(value):
             raise ModelError(
                 f"{self.path}: tensor {name} has infinite values or NaN: it is damaged"
@@ -131,7 +133,9 @@ class Checkpoint:
 def _is_finite(value: NDArray[Any]) -> bool:
     """By the exponent's bits, which are all set in what is no number: several times as fast."""
     bits, exponent = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}[value.itemsize]
-    return bool((np.bitwise_and(value.view(bits), exponent) != exponent).all())
+    flat = value.reshape(-1).view(bits)
+    pieces = (flat[i : i + _PIECE] for i in range(0, len(flat), _PIECE))
+    return all(bool(((piece & exponent) != exponent).all()) for piece in pieces)
 
 
 def format_of(path: Path) -> str | None:

@@ -16,7 +16,8 @@ Model = Annotated[
         "-m",
         metavar="NAME",
         rich_help_panel=MODEL,
-        help="Model to use: a name such as base, or a folder; without this option, base.",
+        help="Model to use: a name such as base, or the path of a folder or a .bin file; without "
+        "this option, base.",
     ),
 ]
 ModelName = Annotated[
