@@ -69,8 +69,8 @@ def test_show_names_the_origins(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WHISPER_NPU_LOUD", "1")
     shown = _run("config", "show", "say").splitlines()
     assert f"times = 2  # {file}" in shown
-    assert "loud = '1'  # WHISPER_NPU_LOUD" in shown
-    assert "word-spoken = 'nothing'  # default" in shown
+    assert 'loud = "1"  # WHISPER_NPU_LOUD' in shown
+    assert 'word-spoken = "nothing"  # default' in shown
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,15 @@ def test_an_option_that_is_refused_names_where_it_was_set(
 def test_a_setting_reaches_the_commands_of_a_group(file: Path, command_line: CommandLine) -> None:
     file.write_text("offline = true\n")
     assert "we are offline" in command_line("models", "pull", "owner/name").err
+
+
+def test_what_is_shown_can_be_the_file(file: Path, command_line: CommandLine) -> None:
+    shown = command_line("config", "show").out
+    assert "# patience is not set  # default" in shown
+    file.write_text(shown)
+    again = command_line("config", "show").out
+    assert again.count(str(file)) == shown.count(" = ") > 40
+    assert command_line("transcribe", "nothing*.wav").err.startswith("whisper-npu: nothing matches")
 
 
 def test_variables_that_are_no_options_are_left_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -90,7 +91,16 @@ def show(
     typer.echo(f"# {settings.config_file()}", err=True)
     for name, parameter in _options(root.commands[command]).items():
         setting = found.get(name, settings.Setting(parameter.default, "default"))
-        typer.echo(f"{name} = {setting.value!r}  # {setting.origin}")
+        typer.echo(f"{_toml(name, setting.value)}  # {setting.origin}")
+
+
+def _toml(name: str, value: Any) -> str:
+    """A setting as the configuration file has it."""
+    if value is None:
+        return f"# {name} is not set"
+    if isinstance(value, (list, tuple)):
+        return f"{name} = {dumps(list(value))}"
+    return f"{name} = {dumps(value, default=str, ensure_ascii=False)}"
 
 
 @app.command(cls=Command)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+REMARK = re.compile(r"\s*\\?\[(default: .*|required)\]$")  # as typer writes it
 HYPHEN = "\N{NON-BREAKING HYPHEN}"
 WIDE = 60  # columns from which on an option and its text stand side by side
 
@@ -42,7 +44,7 @@ def _write(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
     """A group; no line breaks at the hyphens of an option."""
     with formatter.section(heading):
         formatter.write_dl(
-            [(term, text.replace("-", HYPHEN)) for term, text in rows],
+            [(term, REMARK.sub(r" (\1)", text).replace("-", HYPHEN)) for term, text in rows],
             col_max=26 if formatter.width >= WIDE else 2,
         )
     formatter.buffer = [part.replace(HYPHEN, "-") for part in formatter.buffer]
