@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Does a shorter encoder window change the text? Utterances in 10 s windows against 30 s ones.
+"""Does a shorter encoder window change the text? Recordings in 10 s windows against 30 s ones.
 
-    scripts/compare_windows.py MODEL --data ../shared/data/train_pack [--seconds 10] [--each 5]
+    scripts/compare_windows.py MODEL RECORDING... [--seconds 10]
 
 Both encoders are our float32 one, so that only the window differs. Prints what changes.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from demo_speech import HELD_OUT, recorded
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cpu import open_cpu
@@ -49,9 +48,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("recordings", type=Path, nargs="+", help="shorter than 10 s")
     parser.add_argument("--seconds", type=int, default=10)
-    parser.add_argument("--each", type=int, default=5, help="utterances of each speaker")
     options = parser.parse_args()
     checkpoint = Checkpoint(options.model)
     graph, info = OurGraph(checkpoint), DeviceInfo("ours", "graph", "f32", "")
@@ -59,18 +57,15 @@ def main() -> None:
         Model(checkpoint, GraphDevice(graphs, open_cpu(checkpoint, precision="f32"), info))
         for graphs in ({30: graph}, {options.seconds: graph, 30: graph})
     ]
-    clips = recorded(options.data)
-    n_changed = n_clips = 0
-    for speaker in HELD_OUT:
-        for clip in [clip for clip in clips if clip.speaker == speaker][: options.each]:
-            samples = clip.samples / np.float32(32768)
-            greedy = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
-            full, short = (model.transcribe(samples, greedy).text for model in models)
-            n_clips += 1
-            if full != short:
-                n_changed += 1
-                print(f"{speaker}: {clip.text!r}: 30 s {full!r}, {options.seconds} s {short!r}")
-    print(f"{n_changed} of {n_clips} texts change with windows of {options.seconds} s")
+    greedy = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
+    n_changed = 0
+    for recording in options.recordings:
+        full, short = (model.transcribe(recording, greedy).text for model in models)
+        if full != short:
+            n_changed += 1
+            print(f"{recording.name}: 30 s {full!r}, {options.seconds} s {short!r}")
+    n_all = len(options.recordings)
+    print(f"{n_changed} of {n_all} texts change with windows of {options.seconds} s")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_a_planted_fault_is_named(
     ],
 )
 def test_a_wrong_scale_among_the_weights_of_the_npu_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_model: Path, layer: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_en: Path, layer: str
 ) -> None:
     """Where it would happen: in what an int8 weight stands for, on the (emulated) NPU."""
 
@@ -130,7 +130,7 @@ def test_a_wrong_scale_among_the_weights_of_the_npu_is_named(
         return arrays
 
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
-    checkpoint = Checkpoint(demo_model)  # wide enough for the plan to leave no layer on the CPU
+    checkpoint = Checkpoint(tiny_en)  # wide enough for the plan to leave no layer on the CPU
     mel = np.random.default_rng(0).standard_normal((80, 3000), np.float32)
     expected = outputs(NumpyDevice(checkpoint), mel)
     options = DeviceOptions("npu", npu_precision="int8", emulate="rk3588")

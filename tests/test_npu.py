@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -337,29 +337,27 @@ def test_odd_widths_are_refused(checkpoint: Checkpoint, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def said_on_the_cpu(demo_model: Path) -> list[tuple[int, ...]]:
-    return said(demo_model, DeviceOptions("cpu", "f32"))
+def said_on_the_cpu(tiny_en: Path) -> list[tuple[int, ...]]:
+    return said(tiny_en, DeviceOptions("cpu", "f32"))
 
 
-def said(demo_model: Path, options: DeviceOptions) -> list[tuple[int, ...]]:
-    """The tokens heard in a recording by the model that comes with us."""
+def said(model: Path, options: DeviceOptions) -> list[tuple[int, ...]]:
+    """The tokens heard in a sample."""
     from whisper_npu import load_model
 
-    recording = demo_model.parent.parent / "samples" / "digits.flac"
-    if not (demo_model / "model.safetensors").is_file() or not recording.is_file():
-        pytest.skip("the model that comes with us is not here")
-    with load_model(demo_model, device=options) as model:
-        return [tuple(segment.tokens) for segment in model.transcribe(recording).segments]
+    sample = Path(__file__).parent.parent / "samples" / "sentence.flac"
+    with load_model(model, device=options) as opened:
+        return [tuple(segment.tokens) for segment in opened.transcribe(sample).segments]
 
 
 @pytest.mark.parametrize(("chip", "precision"), CASES)
 def test_the_npu_hears_what_the_cpu_hears(
     chip: str,
     precision: str,
-    demo_model: Path,
+    tiny_en: Path,
     said_on_the_cpu: list[tuple[int, ...]],
     worst_manners: None,
 ) -> None:
     options = DeviceOptions("npu", "f32", npu_precision=precision, emulate=chip)
     assert said_on_the_cpu
-    assert said(demo_model, options) == said_on_the_cpu
+    assert said(tiny_en, options) == said_on_the_cpu

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
+
+if TYPE_CHECKING:
+    from command_line import CommandLine
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ROWS: list[dict[str, Any]] = json.loads((SAMPLES / "manifest.json").read_text(encoding="utf-8"))
@@ -30,4 +33,13 @@ def test_segments_make_up_the_text(row: dict[str, Any]) -> None:
 
 def test_none_is_missing_and_all_are_small() -> None:
     assert {path.name for path in SAMPLES.glob("*.flac")} == {row["file"] for row in ROWS}
-    assert sum(path.stat().st_size for path in SAMPLES.iterdir()) <= 310_000
+    assert sum(path.stat().st_size for path in SAMPLES.iterdir()) <= 600_000
+
+
+@pytest.mark.parametrize("file", ["sentence.flac", "two_sentences.flac"])
+def test_real_weights_hear_them_word_for_word(
+    file: str, command_line: CommandLine, tiny_en: Path
+) -> None:
+    (row,) = (row for row in ROWS if row["file"] == file)
+    result = command_line("transcribe", SAMPLES / file, "-m", tiny_en, "--device", "cpu")
+    assert (result.code, " ".join(result.out.split())) == (0, row["text"])

@@ -20,6 +20,7 @@ from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -73,11 +74,11 @@ def test_the_loop_never_stands_still() -> None:
 
 
 def test_what_is_wrong_with_a_recording_is_logged(
-    tmp_path: Path, demo_model: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, random_model: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "empty.wav"
     soundfile.write(path, np.empty(0), 16000)
-    load_model(demo_model, device="cpu").open(path, TranscribeOptions())
+    load_model(random_model("micro.en"), device="cpu").open(path, TranscribeOptions())
     assert caplog.messages == [f"{path}: holds no samples"]
 
 
