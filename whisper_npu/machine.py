@@ -84,6 +84,12 @@ class Machine:
         total = min(limit, sizes["MemTotal:"])
         return min(sizes.get("MemAvailable:", 0), total), total
 
+    def celsius(self) -> float | None:
+        """At the hottest place; None where the kernel does not tell."""
+        zones = self.glob("sys/class/thermal/thermal_zone*")
+        degrees = [self.number(zone / "temp") / 1000 for zone in zones]
+        return max(degrees) if any(degrees) else None
+
     def glob(self, pattern: str) -> list[Path]:
         """Files below the root that fit, in order."""
         try:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from whisper_npu.cli.flags import taking_options
-from whisper_npu.cli.options import AsJson  # noqa: TC001  read when it runs
+from whisper_npu.cli.options import AsJson, say
 from whisper_npu.options.diagnosis import DoctorOptions  # noqa: TC001  read when it runs
 
 if TYPE_CHECKING:
+    from whisper_npu.doctor import Diagnosis
     from whisper_npu.machine import Finding
 
 _COLOURS = {"pass": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
@@ -27,28 +28,49 @@ def doctor(*, options: DoctorOptions, json: AsJson = False) -> None:
       whisper-npu doctor
 
       whisper-npu doctor --device npu --model base --json
+
+      whisper-npu doctor --device npu --model base --report my-board
     """
     from whisper_npu.doctor import diagnose
     from whisper_npu.machine import Machine
 
-    report = diagnose(
+    found = diagnose(
         Machine(),
         device=options.device,
         model=options.model,
         library=options.rknnrt,
         emulate=options.emulate,
     )
+    if options.report is not None:
+        _report(found, options)
     if json:
         from json import dumps
 
-        typer.echo(dumps(report.as_json(), indent=2))
-        raise typer.Exit(report.exit_code)
-    for finding in report.rest:
+        typer.echo(dumps(found.as_json(), indent=2))
+        raise typer.Exit(found.exit_code)
+    for finding in found.rest:
         _show(finding)
-    for finding in report.npu:
+    for finding in found.npu:
         _show(finding)
-    typer.echo(f"\n{report.verdict}")
-    raise typer.Exit(report.exit_code)
+    typer.echo(f"\n{found.verdict}")
+    raise typer.Exit(found.exit_code)
+
+
+def _report(found: Diagnosis, options: DoctorOptions) -> None:
+    from whisper_npu import find_model
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.doctor.survey import Subject, survey, survey_files
+    from whisper_npu.machine import Machine
+    from whisper_npu.reports.board import board_page
+    from whisper_npu.writers import write
+
+    assert options.report is not None  # noqa: S101  looked at before
+    data, page = survey_files(options.report)
+    checkpoint = Checkpoint(find_model(options.model, offline=True))
+    library, seconds = options.rknnrt, options.load_seconds
+    subject = Subject(Machine(), checkpoint, library, options.emulate, seconds)
+    write(page, board_page(survey(subject, found, data, say)))
+    say(f"wrote {data} and {page}")
 
 
 def _show(finding: Finding) -> None:

@@ -195,12 +195,11 @@ def _memory(machine: Machine) -> Finding | None:
 
 
 def _temperature(machine: Machine) -> Finding | None:
-    zones = machine.glob("sys/class/thermal/thermal_zone*")
-    degrees = [machine.number(zone / "temp") / 1000 for zone in zones]
-    if not any(degrees):
+    degrees = machine.celsius()
+    if degrees is None:
         return None
-    message = f"{max(degrees):.0f} °C at the hottest place"
-    if max(degrees) < _HOT:
+    message = f"{degrees:.0f} °C at the hottest place"
+    if degrees < _HOT:
         return Finding("temperature", "pass", message)
     fix = "cool the board: it slows down from about 85 °C"
     return Finding("temperature", "warn", message, fix)

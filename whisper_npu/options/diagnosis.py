@@ -41,5 +41,20 @@ class DoctorOptions:
         metavar="CHIP",
     )
 
+    report: Path | None = option(
+        None,
+        "Measure this board for some ten minutes, and write what was found as FILE.json, to be "
+        "sent to others, and FILE.html, to be read.",
+        DIAGNOSIS,
+        metavar="FILE",
+    )
+    load_seconds: float = option(
+        300.0,
+        "With --report, how many seconds of that the board works without a pause.",
+        DIAGNOSIS,
+        metavar="SECONDS",
+        least=0,
+    )
+
     def __post_init__(self) -> None:
         check(self)
