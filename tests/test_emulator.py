@@ -30,8 +30,9 @@ def library(soc: Soc) -> Iterator[Library]:
     library = Library(emulator.library(soc.name))
     library.emulator_reset()
     yield library
-    for setting, value in (("null", 0), ("incoherent", 0), ("context_limit", 128)):
-        library.emulator_set(setting, value)
+    for setting in ("null", "incoherent", "late_evict", "view_nosync", "refuse", "memory_limit"):
+        library.emulator_set(setting, 0)
+    library.emulator_set("context_limit", 128)
     library.emulator_reset()
 
 
@@ -155,6 +156,74 @@ def test_incoherent_memory_needs_syncs(library: Library, soc: Soc) -> None:
         assert not c.array.any()
         c.sync_from_device()
         assert (c.array.view(np.float32)[:128] == 32).all()
+
+
+def ones_times_ones(matmul: Matmul) -> tuple[Memory, Array]:
+    """The result of a run, and the same for the host; operands are synchronised."""
+    a, b, c = (matmul.memory(4 * 32 * 32) for _ in range(3))
+    for memory in (a, b):
+        memory.array.view(np.float16)[:] = 1
+        memory.sync_to_device()
+    matmul.bind(a, b, c)
+    return c, c.array.view(np.float32)[:128]
+
+
+def test_lines_that_the_host_wrote_land_on_the_result(library: Library) -> None:
+    library.emulator_set("late_evict", 1)
+    with library.matmul((4, 32, 32), F16) as matmul:
+        c, result = ones_times_ones(matmul)
+        assert result.any()  # new memory is rubbish
+        c.array[:] = 0
+        matmul.run()
+        c.sync_from_device()
+        assert not result.any()
+        matmul.run()  # and only once: the lines are clean now
+        c.sync_from_device()
+        assert (result == 32).all()
+        result[20] = 7  # one line of 16 numbers
+        matmul.run()
+        c.sync_from_device()
+        assert np.flatnonzero(result != 32).tolist() == [20]
+
+
+def test_a_sync_through_a_view_does_nothing(library: Library) -> None:
+    library.emulator_set("view_nosync", 1)
+    with library.matmul((4, 32, 32), F16) as matmul:
+        c, result = ones_times_ones(matmul)
+        matmul.run()
+        view = matmul.slice(c, 0, c.size)
+        view.sync_from_device()
+        assert not result.any()
+        c.sync_from_device()
+        assert (result == 32).all()
+
+
+def test_memory_has_an_end(library: Library) -> None:
+    library.emulator_set("memory_limit", 10_000)
+    with library.matmul((4, 32, 32), F16) as matmul:
+        first = matmul.memory(8000)
+        with pytest.raises(DeviceFault, match="no memory"):
+            matmul.memory(4000)
+        first.close()
+        matmul.memory(4000)
+
+
+def test_types_are_refused(library: Library) -> None:
+    library.emulator_set("refuse", 1 << F16_OUT)
+    with pytest.raises(DeviceFault, match="code -5"):
+        library.matmul((4, 32, 32), F16_OUT)
+    library.matmul((4, 32, 32), F16).close()
+
+
+def test_a_shape_is_miscalculated(library: Library) -> None:
+    library.emulator_trigger("wrong", (4, 0, 32))
+    with library.matmul((4, 32, 32), F16) as matmul, library.matmul((5, 32, 32), F16) as other:
+        _, result = ones_times_ones(matmul)
+        matmul.run()
+        assert not result.any()
+        _, result = ones_times_ones(other)
+        other.run()
+        assert (result == 32).all()
 
 
 BAD_SHAPES = [(4, 33, 32), (4, 32, 33), (0, 32, 32), (4, -32, 32), (4, 10272, 32), (4, 8, 32)]
