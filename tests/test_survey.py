@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.cli import app
+from whisper_npu.comparison import GREEDY
 from whisper_npu.doctor import diagnose, survey
 from whisper_npu.doctor.survey import Subject, survey_files, without_person
 from whisper_npu.errors import DeviceFault
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from browser import Reader
 
-BRIEF = replace(survey.GREEDY, sample_len=3)  # random weights talk without end
+BRIEF = replace(GREEDY, sample_len=3)  # random weights talk without end
 SCRIPT = Path(board_table.__file__)
 
 
