@@ -239,22 +239,25 @@ def summary(scores: Scores) -> str:
             percent(scores.wrong(name, of)),
             percent(scores.wrong(EXACT, of)),
             "" if name == EXACT else percent(scores.differing(name)),
-            *(("", "", "") if emulated else (f"{speed:.0f}", f"{spent:.1f}", f"{peak:.0f}")),
+            *(("", "", "") if emulated else (f"{speed:.1f}", f"{spent:.1f}", f"{peak:.0f}")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def by(scores: Scores, what: str, key: Callable[[Recording], str]) -> str:
-    """Words wrong: one row for each value of a key, one column an entrant."""
+    """Words wrong: one row for each value of a key; blank where not all that float32 heard was."""
     names = [name for name in scores.heard if not name.startswith("npu")]
     lines = [f"| {scores.model}: {what} | words | {' | '.join(names)} |"]
     lines.append("|---" * (len(names) + 2) + "|")
     for value in dict.fromkeys(map(key, scores.recordings)):
-        chosen = [r for r in scores.recordings if key(r) == value]
-        found = [scores.wrong(name, [r for r in scores.of(name) if r in chosen]) for name in names]
-        cells = [value, f"{said(found[0])}", *map(percent, found)]
-        lines.append(f"| {' | '.join(cells)} |")
+        chosen = {name: [r for r in scores.of(name) if key(r) == value] for name in names}
+        exact = chosen[EXACT]
+        cells = [
+            percent(scores.wrong(name, exact)) if chosen[name] == exact else "" for name in names
+        ]
+        if exact:
+            lines.append(f"| {value} | {said(scores.wrong(EXACT, exact))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
