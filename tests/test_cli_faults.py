@@ -209,3 +209,12 @@ def test_a_folder_that_is_no_model(shell: Shell, place: Path, command: str, name
     assert (done.returncode, done.stdout) == (5, b"")
     assert done.stderr.count(b"\n") == 1
     assert (place / "place").is_dir()
+
+
+def test_what_only_the_device_can_refuse_names_where_it_was_set(shell: Shell) -> None:
+    done = shell("whisper a.wav", WHISPER_NPU_PRECISION="int3")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        b"whisper-npu: --precision: 'int3' is not one of auto, f32, f16, int8; "
+        b"--precision is set in WHISPER_NPU_PRECISION\n"
+    )

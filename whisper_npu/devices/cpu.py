@@ -47,12 +47,15 @@ def open_cpu(
 ) -> DecodingDevice:
     """The best there is here for these options. Raises OptionError."""
     if precision not in ("auto", *PRECISIONS):
-        raise OptionError(f"unknown precision {precision!r} of the cpu: use auto, f32, f16 or int8")
+        known = ", ".join(("auto", *PRECISIONS))
+        raise OptionError(f"precision: {precision!r} is not one of {known}", "precision")
     if threads is not None and not 1 <= threads <= 256:
-        raise OptionError(f"--threads {threads}: use 1 to 256")
+        raise OptionError(f"threads: {threads} is not between 1 and 256", "threads")
     if native is None:
         if precision not in ("auto", "f32"):
-            raise OptionError(f"--precision {precision} needs the compiled kernels: use f32")
+            raise OptionError(
+                f"precision: {precision} needs the compiled kernels, f32 does not", "precision"
+            )
         warn_once(
             _log, "no compiled kernels: numpy does their work, far more slowly (whisper-npu doctor)"
         )

@@ -181,7 +181,7 @@ def precision_named(name: str) -> Precision:
     """What an option says. Raises OptionError."""
     known: dict[str, Precision] = {"auto": "fp16", "fp16": "fp16", "int8": "int8"}
     if name not in known:
-        raise OptionError(f"no NPU precision {name!r}: use fp16 or int8")
+        raise OptionError(f"npu_precision: {name!r} is not one of fp16, int8", "npu_precision")
     return known[name]
 
 
