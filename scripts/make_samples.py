@@ -54,7 +54,7 @@ SAMPLES = (
             ("rms", COFFEE, 1.5),
             ("slt", UMBRELLA, 1.0),
         ),
-        rate=8000,
+        rate=12000,
     ),
     Sample("silence.flac", lead=12.0),
 )

@@ -33,10 +33,10 @@ def test_segments_make_up_the_text(row: dict[str, Any]) -> None:
 
 def test_none_is_missing_and_all_are_small() -> None:
     assert {path.name for path in SAMPLES.glob("*.flac")} == {row["file"] for row in ROWS}
-    assert sum(path.stat().st_size for path in SAMPLES.iterdir()) <= 600_000
+    assert sum(path.stat().st_size for path in SAMPLES.iterdir()) <= 700_000
 
 
-@pytest.mark.parametrize("file", ["sentence.flac", "two_sentences.flac"])
+@pytest.mark.parametrize("file", ["sentence.flac", "two_sentences.flac", "long.flac"])
 def test_real_weights_hear_them_word_for_word(
     file: str, command_line: CommandLine, tiny_en: Path
 ) -> None:
