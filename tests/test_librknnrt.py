@@ -194,8 +194,6 @@ def test_the_library_tiles_b_as_we_do(chip: str) -> None:
     library, soc = Library(emulator.library(chip)), SOCS[chip]
     rng = np.random.default_rng(1)
     for precision, order in soc.orders.items():
-        if precision == "int4":
-            continue
         dtype = np.int8 if precision == "int8" else np.float16
         b = rng.integers(-100, 100, (64, 96)).astype(dtype)  # (K, N)
         theirs = library.tile_b(b, precision)

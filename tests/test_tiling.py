@@ -68,10 +68,3 @@ def test_weights_come_back_and_padding_is_zero(
     back = tiling.untile_weight(tiles, order.b, shape, segment)
     assert np.array_equal(back[:n, :k], weight)
     assert np.count_nonzero(tiles) == weight.size
-
-
-@given(st.lists(st.tuples(st.integers(-8, 7), st.integers(-8, 7)), min_size=1))
-def test_int4_keeps_the_even_element_low(pairs: list[tuple[int, int]]) -> None:
-    packed = tiling.pack_int4(np.array(pairs, np.int8).reshape(-1))
-    for byte, (even, odd) in zip(packed.tolist(), pairs, strict=True):
-        assert byte == (even & 15) + 16 * (odd & 15)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-Precision = Literal["fp16", "int8", "int4"]
+Precision = Literal["fp16", "int8"]
 
 Band = tuple[float, float]  # at best, at worst
 
-EFFICIENCY = {"fp16": 0.86, "int8": 0.79, "int4": 0.79}  # share of the peak, in a large matmul
+EFFICIENCY = {"fp16": 0.86, "int8": 0.79}  # share of the peak, in a large matmul
 LONG_K, LONG_EFFICIENCY = 1536, 0.65  # beyond so many rows of B only this part of it
 SYNC_SECONDS = 0.85e-3 / 33.6e6  # per byte: what the cache is asked to let go of
 
@@ -64,7 +64,7 @@ class Soc:
 
     def matmul_seconds(self, m: int, k: int, n: int, precision: Precision, c_bytes: int) -> float:
         """Modelled time of one (M, K) x (K, N) matmul call on one core."""
-        width = {"fp16": 2.0, "int8": 1.0, "int4": 0.5}[precision]
+        width = {"fp16": 2.0, "int8": 1.0}[precision]
         moved = (m * k + k * n) * width + m * n * c_bytes
         share = EFFICIENCY[precision] * (LONG_EFFICIENCY if k > LONG_K else 1)
         arithmetic = 2.0 * m * k * n / (share * self.orders[precision].operations)
@@ -74,7 +74,6 @@ class Soc:
 _RK3588_ORDERS: Mapping[Precision, Order] = {
     "fp16": Order(8, (16, 32), 32, 16, 1.024e12),
     "int8": Order(16, (32, 32), 32, 32, 2.048e12),
-    "int4": Order(32, (64, 32), 32, 64, 4.096e12),
 }
 
 SOCS: Mapping[str, Soc] = {
@@ -121,11 +120,6 @@ def detect(root: Path) -> Soc | None:
     Reads the device tree; in a container that hides it, the driver's node under /sys/class/drm.
     """
     return _named(_compatible(root)) or _named(_npu_node(root))
-
-
-def has_npu_node(root: Path) -> bool:
-    """Whether the vendor's rknpu driver offers a DRM node."""
-    return bool(_npu_node(root))
 
 
 def _named(names: list[str]) -> Soc | None:

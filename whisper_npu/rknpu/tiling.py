@@ -86,13 +86,3 @@ def untile_weight(
         grid = part.reshape(n_out // n, width // k, n, k).transpose(0, 2, 1, 3)
         parts.append(grid.reshape(n_out, width))
     return np.concatenate(parts, axis=1)
-
-
-def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Two elements to a byte, the even one in the low half.
-
-    values  (2 L,)  int8   in [-8, 7]
-    return  (L,)    uint8
-    """
-    nibbles = values.view(np.uint8) & np.uint8(0x0F)
-    return nibbles[0::2] | nibbles[1::2] << np.uint8(4)
