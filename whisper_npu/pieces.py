@@ -52,8 +52,28 @@ def cut(tokens: tuple[int, ...], begin: int, size: int) -> Cut:
     return Cut(pieces, size if ends_in_silence else heard or size, ends_in_silence)
 
 
+def inside(segments: list[Segment], end: float) -> list[Segment]:
+    """The segments that begin before `end`, the end of the audio in seconds, and end there at last.
+
+    What a decoder goes on to say in the silence behind the audio is invented; openai/whisper
+    keeps it.
+    """
+    return [ended(segment, end) for segment in segments if segment.start < end]
+
+
+def ended(segment: Segment, end: float) -> Segment:
+    """The segment and its words, at an end by then."""
+    words = segment.words and tuple(
+        replace(word, start=min(word.start, end), end=min(word.end, end)) for word in segment.words
+    )
+    return replace(segment, end=min(segment.end, end), words=words)
+
+
 def emptied(segment: Segment) -> Segment:
     """Without its text when it has no length or only blanks: its place in time stays known."""
     if segment.start != segment.end and segment.text.strip():
         return segment
-    return replace(segment, text="", tokens=(), words=() if segment.words is not None else None)
+    words, aligned = (
+        () if timed is not None else None for timed in (segment.words, segment.aligned)
+    )
+    return replace(segment, text="", tokens=(), words=words, aligned=aligned)

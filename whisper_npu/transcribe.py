@@ -21,8 +21,8 @@ from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.languages import language_code
 from whisper_npu.listening import hear
 from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
-from whisper_npu.pieces import Cut, cut, emptied
-from whisper_npu.speech import SpeechOnly, clips
+from whisper_npu.pieces import Cut, cut, emptied, ended, inside
+from whisper_npu.speech import SpeechOnly, Voiced, clips
 from whisper_npu.stages import stage
 from whisper_npu.timing import (
     Punctuation,
@@ -195,6 +195,12 @@ class Transcription:
         """Transcribe the window at the state's seek, and move the state behind it."""
         state = self.state
         size = min(WINDOW, self._features.n_frames - state.seek, clip_end - state.seek)
+        if isinstance(self._features, Voiced):
+            first, last = self._features.part(state.seek, size)
+            if first > state.seek:  # the next window begins there
+                self.state = replace(state, seek=first)
+                return
+            size = last - first
         encoded = self._encode(self._features.window(state.seek, size))
         self._hear_language(encoded, whole=size == WINDOW)
         hypothesis = self._decode(encoded)
@@ -204,12 +210,15 @@ class Transcription:
         if self._language is None and not self.state.language_settled:
             yield self._settle_language()
         pieces = cut(hypothesis.tokens, self._model.tokenizer.timestamp_begin, size)
-        segments = self._segments(hypothesis, pieces, state.seek)
-        seek = state.seek + pieces.advance
+        end = (state.seek + size) / FRAMES_PER_SECOND
+        segments = inside(self._segments(hypothesis, pieces, state.seek), end)
+        seek = state.seek + min(pieces.advance, size)
         trusted: list[Segment] | None = segments
         if self._options.word_timestamps:
             segments = self._with_words(encoded, segments, size)
             trusted, seek = self._trusted(segments, pieces, seek, size)
+        elif self._options.align_words:
+            trusted = self._with_words_beside(encoded, segments, size)
         if trusted is None:
             self.state = replace(self.state, seek=seek)
         else:
@@ -277,7 +286,7 @@ class Transcription:
         options, state, tokenizer = self._options, self.state, self._model.tokenizer
         rng = np.random.default_rng([options.seed, state.seek])
         prefix: tuple[int, ...] = ()
-        if options.prefix and state.seek == self._clips[0][0]:
+        if options.prefix and not state.n_segments:
             prefix = tuple(tokenizer.encode(f" {options.prefix.strip()}"))
         for temperature in options.temperatures:
             window_options = replace(
@@ -346,7 +355,19 @@ class Transcription:
             language=language if model.tokenizer.multilingual else None,
         )
         marks = Punctuation(options.prepend_punctuations, options.append_punctuations)
-        return place_words(segments, words, model.tokenizer.eot, state.last_speech, marks)
+        placed = place_words(segments, words, model.tokenizer.eot, state.last_speech, marks)
+        end = (state.seek + size) / FRAMES_PER_SECOND
+        return [ended(segment, end) for segment in placed]
+
+    def _with_words_beside(self, encoded: Any, segments: list[Segment], size: int) -> list[Segment]:
+        """The segments as they are, and the words that pages and cues need beside them."""
+        timed = self._with_words(encoded, segments, size)
+        if (last := end_of_speech(timed)) is not None:
+            self.state = replace(self.state, last_speech=last)
+        return [
+            replace(segment, aligned=fitted.words)
+            for segment, fitted in zip(segments, timed, strict=True)
+        ]
 
     def _trusted(
         self, segments: list[Segment], found: Cut, seek: int, size: int

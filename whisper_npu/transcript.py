@@ -34,6 +34,7 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None  # None: word times were not asked for
+    aligned: tuple[Word, ...] | None = None  # words for pages and cues, beside the segment's times
     language: str | None = None  # None: that of the transcript
 
 

@@ -14,18 +14,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whisper_npu.cache import replacing
+from whisper_npu.cues import lay_out
 from whisper_npu.messages import printable
 from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.pages.transcript import audio_source, page
 from whisper_npu.records import segment_record
+from whisper_npu.transcript import Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from whisper_npu.transcript import Segment, Transcript, Word
-
-    Cue = tuple[float, float, str]  # start and end in seconds, text
+    from whisper_npu.cues import Cue
+    from whisper_npu.transcript import Segment, Transcript
 
 LONG_PAUSE = 3.0  # seconds, after which a subtitle of counted lines ends
 
@@ -147,6 +148,12 @@ FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
 def cues(transcript: Transcript, options: SubtitleOptions) -> Iterator[Cue]:
     """What is shown from when to when."""
     segments = spoken(transcript)
+    if limits := options.limits:
+        groups = [segments] if options.joins_segments else [[segment] for segment in segments]
+        for group in groups:
+            for start, end, text in lay_out(plain_words(group), limits, transcript.duration):
+                yield start, end, cue_text(text)
+        return
     if not segments or segments[0].words is None:
         for segment in segments:
             yield segment.start, segment.end, cue_text(segment.text.strip())
@@ -158,6 +165,17 @@ def cues(transcript: Transcript, options: SubtitleOptions) -> Iterator[Cue]:
             yield from karaoke(subtitle)
         else:
             yield subtitle[0].start, subtitle[-1].end, cue_text("".join(w.text for w in subtitle))
+
+
+def plain_words(segments: Sequence[Segment]) -> list[Word]:
+    """All words that show; a segment without word times is one."""
+    words: list[Word] = []
+    for segment in segments:
+        timed = segment.words if segment.aligned is None else segment.aligned
+        whole = (Word(segment.text, segment.start, segment.end, 1.0),)
+        words += whole if timed is None else timed
+    plain = [replace(word, text=re.sub(r"\s+", " ", word.text)) for word in words]
+    return [word for word in plain if word.text.strip()]
 
 
 def cue_text(text: str) -> str:

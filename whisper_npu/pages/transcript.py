@@ -27,7 +27,7 @@ def page(transcript: Transcript, title: str, audio: str | None = None) -> str:
     title  for people, such as the file's name
     audio  where the player finds the sound, from `audio_source`; None: the reader chooses a file
     """
-    words = [word for segment in transcript.segments for word in segment.words or ()]
+    words = [word for segment in transcript.segments for word in timed(segment)]
     details = [clock(transcript.duration), f"language {transcript.language}"]
     if transcript.language_probability is not None:
         details[1] += f" ({transcript.language_probability:.0%} sure)"
@@ -61,6 +61,11 @@ def audio_source(recording: Path, folder: Path) -> str | None:
     return f"data:{kind};base64,{content}"
 
 
+def timed(segment: Segment) -> Sequence[Word]:
+    """The words whose times are known."""
+    return segment.words or segment.aligned or ()
+
+
 def clock(seconds: float) -> str:
     """1:02:03, or 2:03 below an hour."""
     minutes, second = divmod(int(seconds), 60)
@@ -86,7 +91,7 @@ class _Paragraph:
 
 
 def _paragraph(segment: Segment) -> _Paragraph:
-    words = [_word(word) for word in segment.words] if segment.words else None
+    words = [_word(word) for word in timed(segment)] or None
     return _Paragraph(segment.text.strip(), segment.start, clock(segment.start), words)
 
 
