@@ -15,16 +15,42 @@ B beams, T tokens, V vocabulary, M/K/N matmul sizes.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from whisper_npu.errors import (
+        AudioError,
+        DeviceError,
+        DeviceFault,
+        ModelError,
+        OptionError,
+        OutputError,
+        WhisperNpuError,
+    )
     from whisper_npu.options import DeviceOptions, TranscribeOptions
     from whisper_npu.transcribe import Model
+    from whisper_npu.transcript import Segment, Transcript, Word
 
-__all__ = ["TranscribeOptions", "load_model"]
+__all__ = [
+    "AudioError",
+    "DeviceError",
+    "DeviceFault",
+    "DeviceOptions",
+    "Model",
+    "ModelError",
+    "OptionError",
+    "OutputError",
+    "Segment",
+    "TranscribeOptions",
+    "Transcript",
+    "WhisperNpuError",
+    "Word",
+    "load_model",
+]
 
 if any(file for place in __path__ for file in Path(place).glob("kernels/_native*")):
     # compiled kernels do the work: the threads of BLAS would spin in their way. numpy reads this
@@ -68,10 +94,26 @@ def load_model(
     return Model(checkpoint, open_device(checkpoint, options))
 
 
-def __getattr__(name: str) -> Any:
-    """Options are imported when they are asked for: --help needs neither numpy nor a tokenizer."""
-    if name == "TranscribeOptions":
-        from whisper_npu.options import TranscribeOptions
+# what is exported by name, and the module it is imported from when it is asked for: --help needs
+# neither numpy nor a tokenizer
+_EXPORTED = {
+    "TranscribeOptions": "options",
+    "DeviceOptions": "options",
+    "Model": "transcribe",
+    "Transcript": "transcript",
+    "Segment": "transcript",
+    "Word": "transcript",
+    "WhisperNpuError": "errors",
+    "OptionError": "errors",
+    "AudioError": "errors",
+    "ModelError": "errors",
+    "DeviceError": "errors",
+    "DeviceFault": "errors",
+    "OutputError": "errors",
+}
 
-        return TranscribeOptions
-    raise AttributeError(name)
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTED[name]}"), name)
