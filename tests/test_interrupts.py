@@ -13,10 +13,10 @@ from whisper_npu.batch.interrupts import finishing
 from whisper_npu.errors import Interrupted
 
 WORK = """
-import sys, time
+import os, time
 from whisper_npu.batch.interrupts import finishing
-with finishing(lambda: print("stopping", flush=True), lambda text: None, keeping=True):
-    print("working", flush=True)
+with finishing(lambda: os.write(1, b"stopping\\n"), lambda text: None, keeping=True):
+    os.write(1, b"working\\n")  # a signal may come before a print is over
     time.sleep(60)  # a window that takes its time
 """
 
@@ -36,6 +36,21 @@ def test_the_first_signal_asks(number: signal.Signals, code: int) -> None:
     assert caught.value.exit_code == code
     assert "goes on from here" in str(caught.value)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_in_the_middle_of_printing_still_asks() -> None:
+    stopped = []
+
+    def say(_: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    def work() -> None:
+        with finishing(lambda: stopped.append(1), say, keeping=True):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        work()
+    assert stopped == [1]
 
 
 def test_the_second_ends_at_once() -> None:

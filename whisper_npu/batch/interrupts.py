@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import Interrupted
@@ -31,7 +31,8 @@ def finishing(
         if received:
             os._exit(128 + number)
         received.append(number)
-        say("finishing what is in work; again to end at once")
+        with suppress(RuntimeError):  # the signal came in the middle of printing: no second entry
+            say("finishing what is in work; again to end at once")
         stop()
 
     # a shell's background job ignores Ctrl-C: so do we then
