@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from browser import Reader
 
+PLAYED = survey.RECORDINGS  # before `quick` shortens them
 BRIEF = replace(GREEDY, sample_len=3)  # random weights talk without end
 SCRIPT = Path(board_table.__file__)
 
@@ -34,7 +35,7 @@ SCRIPT = Path(board_table.__file__)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(survey, "RECORDINGS", ("digits.flac",))
+    monkeypatch.setattr(survey, "RECORDINGS", ("sentence.flac",))
     monkeypatch.setattr(survey, "REPEATS", 1)
     monkeypatch.setattr(survey, "GREEDY", BRIEF)
 
@@ -131,7 +132,7 @@ def emulated(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     folder = tmp_path_factory.mktemp("emulated")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WHISPER_NPU_CACHE", str(folder / "cache"))
-        patch.setattr(survey, "RECORDINGS", ("digits.flac",))
+        patch.setattr(survey, "RECORDINGS", ("sentence.flac",))
         patch.setattr(survey, "REPEATS", 1)
         patch.setattr(survey, "GREEDY", BRIEF)
         options = ["--emulate", "rk3566", "--model", str(micro), "--load-seconds", "0"]
@@ -228,3 +229,7 @@ def test_subjects_differ_by_emulation(micro: Path, tmp_path: Path) -> None:
     assert emulated.soc is not None
     assert emulated.npu("int8").emulate == "rk3588"
     assert set(emulated.devices) == {"cpu f32", "cpu int8", "npu fp16", "npu int8"}
+
+
+def test_the_samples_are_there() -> None:
+    assert [name for name in PLAYED if not (survey.SAMPLES / name).is_file()] == []

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent.parent
 _INSTALLED = _HERE / "samples"
 SAMPLES = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "samples"
-RECORDINGS = ("digits.flac", "two_phrases.flac")
+RECORDINGS = ("sentence.flac", "two_sentences.flac")
 REPEATS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 _EVERY = 10.0  # seconds between two looks at clocks and temperature

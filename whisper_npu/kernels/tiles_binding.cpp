@@ -58,7 +58,9 @@ template <class Array>
 size_t checked_stride(const Array& a) {
   need(a.shape(0) > 0 && a.shape(1) > 0 && a.shape(0) < (1 << 24) && a.shape(1) < (1 << 24),
        "an axis is empty or too long");
-  need(a.stride(2) == 1 && a.stride(1) == (int64_t)a.shape(2) && a.stride(0) >= 0,
+  // a single row has no next one, and numpy gives it any stride
+  need(a.stride(2) == 1 && (a.shape(1) == 1 || a.stride(1) == (int64_t)a.shape(2)) &&
+           a.stride(0) >= 0,
        "the rows of a strip lie side by side");
   return (size_t)a.stride(0);
 }
