@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu import cache
 from whisper_npu.errors import DeviceError, OptionError
-from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ class Recipe:
 
     @property
     def n_frames(self) -> int:
+        from whisper_npu.features import FRAMES_PER_SECOND  # a board's graph needs no audio library
+
         return self.window * FRAMES_PER_SECOND
 
 
