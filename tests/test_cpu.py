@@ -161,9 +161,9 @@ def test_windows_do_not_disturb_each_other(odd: Checkpoint) -> None:
     assert np.abs(logits[0] - logits[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize(("bits", "half"), [(0x3C00, "fp16"), (0x3F80, "bf16")])
+@pytest.mark.parametrize(("bits", "floats"), [(0x3C00, "fp16"), (0x3F80, "bf16")])
 def test_the_cache_is_keyed_by_what_is_packed(
-    monkeypatch: pytest.MonkeyPatch, bits: int, half: str
+    monkeypatch: pytest.MonkeyPatch, bits: int, floats: str
 ) -> None:
     """Arm packs IEEE halves for each of its instruction sets, x86 bfloat16."""
 
@@ -172,7 +172,7 @@ def test_the_cache_is_keyed_by_what_is_packed(
 
     assert packed.order(packed.F16, packed.INT8).split("-")[1] in ("fp16", "bf16")
     monkeypatch.setattr(packed, "native", SimpleNamespace(pack=pack))
-    assert packed.order(packed.F16, packed.INT8) == f"cpu-{half}-12"
+    assert packed.order(packed.F16, packed.INT8) == f"cpu-{floats}-12"
 
 
 @pytest.mark.parametrize("n_positions", [75, 40, 1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 native = pytest.importorskip("whisper_npu.kernels._native")  # installed without a compiler
 
-KINDS = {"f32": (0, 2e-6), "half": (1, 6e-3), "int8": (2, 1.5e-2)}  # kind, error / largest result
+KINDS = {"f32": (0, 2e-6), "f16": (1, 6e-3), "int8": (2, 1.5e-2)}  # kind, error / largest result
 every_isa = pytest.mark.parametrize("isa", native.instruction_sets())
 
 

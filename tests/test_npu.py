@@ -171,7 +171,7 @@ def test_bad_manners_change_nothing(
 
 FC2 = "model.encoder.layers.1.fc2"
 VERDICTS = [
-    Verdict((0, 2), half=False),
+    Verdict((0, 2), to_fp16=False),
     Verdict((1,), normalise=True),
     Verdict((0, 1, 2), refused={"attention": "it crashed", FC2: "wrong numbers"}),
 ]
@@ -189,7 +189,7 @@ def test_what_the_trial_found_is_avoided(
     shown: dict[str, float] = {}
     with closing(opened(checkpoint, "rk3588", precision)) as device:
         assert device._cores.n_cores == len(verdict.cores)
-        assert (device._cores.half_strip is None) == (not verdict.half)
+        assert (device._cores.fp16_strip is None) == (not verdict.to_fp16)
         lines = "\n".join(device.plan.lines())
         device.encode(window())
         device.encode(

@@ -48,18 +48,18 @@ def board(machine: Machine) -> Board:
 # What a child does
 
 
-HALF = Case(40, 32, 64, half=True)
+TO_FP16 = Case(40, 32, 64, to_fp16=True)
 WEIGHTS = Case(40, 64, 32, operand="weights")
 WHOLE = Case(40, 64, 96, precision="int8")
-CASES = [SMALL, HALF, WEIGHTS, WHOLE]
+CASES = [SMALL, TO_FP16, WEIGHTS, WHOLE]
 SAID = {
     "": {},
     "late_evict": {},
     "view_nosync": {},
-    "refuse=16": {HALF: "the library has no matmul from float16 to float16"},
+    "refuse=16": {TO_FP16: "the library has no matmul from float16 to float16"},
     "wrong=40x64x96": {WHOLE: "wrong numbers (off by 1.0e+00)"},
     "abort=40x32x64,hang=40x64x32": {
-        HALF: "it ended the process (code -6)", WEIGHTS: "it did not come back within 3 s",
+        TO_FP16: "it ended the process (code -6)", WEIGHTS: "it did not come back within 3 s",
     },
 }  # fmt: skip
 
@@ -144,13 +144,13 @@ def test_what_core_0_does_not_do_is_not_tried_on_others(
 
     def answer(_board: Board, core: int, cases: Sequence[Case]) -> Outcomes:
         seen.append(list(cases))
-        return {case: WORKS if case != HALF else "crash" for case in cases}
+        return {case: WORKS if case != TO_FP16 else "crash" for case in cases}
 
     monkeypatch.setattr(trials, "_ask", answer)
     found = run(board, CASES)
-    assert HALF in seen[0]
-    assert HALF not in seen[1] + seen[2]
-    assert [each[HALF] for each in found] == ["crash"] * 3
+    assert TO_FP16 in seen[0]
+    assert TO_FP16 not in seen[1] + seen[2]
+    assert [each[TO_FP16] for each in found] == ["crash"] * 3
 
 
 def test_what_stopped_the_machine_is_not_tried_again(
@@ -223,13 +223,13 @@ def outcomes(image: Image, n_cores: int = 3, **wrong: str) -> Outcomes:
 def test_all_is_well(image: Image) -> None:
     verdict = judge(image, [outcomes(image)] * 3, 3)
     assert verdict.cores == (0, 1, 2)
-    assert (verdict.half, verdict.normalise, verdict.refused) == (True, False, {})
+    assert (verdict.to_fp16, verdict.normalise, verdict.refused) == (True, False, {})
 
 
 def test_what_follows(image: Image) -> None:
     scores, weights = image.cases(3)["attention"]
     fine = outcomes(image)
-    assert not judge(image, [fine | {scores: "refused"}], 3).half
+    assert not judge(image, [fine | {scores: "refused"}], 3).to_fp16
     assert judge(image, [fine | {weights: "wrong"}], 3).normalise
     both = fine | {weights: "wrong", replace(weights, operand="shares"): "wrong, too"}
     assert judge(image, [both], 3).refused == {"attention": "wrong"}

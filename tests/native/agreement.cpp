@@ -78,7 +78,7 @@ Model random_model(Store& store, Kind encoder, Kind decoder) {
   m.audio_heads = m.text_heads = 3, m.head = 32, m.n_text_ctx = 40, m.n_vocab = 203;
   m.cache = decoder;
   const int heads = 3 * 32;
-  const Kind stem = encoder == Kind::kFloat ? Kind::kFloat : Kind::kHalf;
+  const Kind stem = encoder == Kind::kF32 ? Kind::kF32 : Kind::kF16;
   m.conv1 = store.linear(stem, m.stride, 3 * 32);
   m.conv2 = store.linear(stem, m.stride, 3 * m.stride);
   m.audio_positions = store.values((size_t)m.n_ctx * m.stride, 1);
@@ -146,7 +146,7 @@ void compare_linear(const Kernels& kernels, const Kernels& portable, Kind kind) 
           if (std::isnan(a[i]) && std::isnan(b[i])) a[i] = b[i] = 0;
         const std::string size = std::to_string(rows) + "x" + std::to_string(k) + "x" + std::to_string(n);
         compare(std::string(kernels.name) + " linear " + std::to_string((int)kind) + " " + size, a, b,
-                kind == Kind::kHalf ? 1e-2f : 1e-5f);
+                kind == Kind::kF16 ? 1e-2f : 1e-5f);
       }
 }
 
@@ -157,11 +157,11 @@ int main() {
   const Kernels* portable = nullptr;
   for (const Kernels* const* k = available; *k; ++k) portable = *k;  // the last
   for (const Kernels* const* k = available; *k; ++k) {
-    for (Kind kind : {Kind::kFloat, Kind::kHalf, Kind::kInt8}) compare_linear(**k, *portable, kind);
+    for (Kind kind : {Kind::kF32, Kind::kF16, Kind::kInt8}) compare_linear(**k, *portable, kind);
     const struct { Kind encoder, decoder; float tolerance; } cases[] = {
-        {Kind::kFloat, Kind::kFloat, 1e-4f},
-        {Kind::kHalf, Kind::kHalf, 0.05f},
-        {Kind::kHalf, Kind::kInt8, 0.1f},
+        {Kind::kF32, Kind::kF32, 1e-4f},
+        {Kind::kF16, Kind::kF16, 0.05f},
+        {Kind::kF16, Kind::kInt8, 0.1f},
         {Kind::kInt8, Kind::kInt8, 0.1f}};
     for (const auto& c : cases) {
       Store store;

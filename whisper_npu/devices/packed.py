@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Float = NDArray[np.float32]
 
-VERSION = 1  # of the order of everything below
-F32, F16, INT8 = range(3)  # kinds of kernels.h; F16 is bfloat16 on x86
+VERSION = 3  # of the order of everything below
+F32, F16, INT8 = range(3)  # kinds of kernels.h; F16 is bfloat16 on x86, float16 on Arm
+_PANELS = {F32: np.float32, F16: np.uint16, INT8: np.int8}  # 16-bit floats by their bits
 
 
 class _Heads(NamedTuple):
@@ -58,8 +59,8 @@ def order(encoder: int, decoder: int) -> str:
     """
     assert native is not None  # noqa: S101  the engine is asked for first
     panels, _, _ = native.pack(np.ones((64, 4), np.float32), F16)
-    half = {0x3C00: "fp16", 0x3F80: "bf16"}[int(panels.view(np.uint16)[0])]
-    return f"cpu-{half}-{encoder}{decoder}"
+    floats = {0x3C00: "fp16", 0x3F80: "bf16"}[int(panels.view(np.uint16)[0])]
+    return f"cpu-{floats}-{encoder}{decoder}"
 
 
 def arrays(model: Whisper, encoder: int, decoder: int) -> Iterator[tuple[str, Array]]:
@@ -82,7 +83,8 @@ def arrays(model: Whisper, encoder: int, decoder: int) -> Iterator[tuple[str, Ar
     yield from _norm("decoder_norm", model.decoder_norm)
     yield "text_positions", _pad(model.text_positions, 1, 64)
     yield from packed_linear("vocabulary", model.embedding, None, decoder, width)
-    yield "embedding", _bytes(model.embedding if decoder == F32 else _half(model.embedding))
+    embedding = model.embedding
+    yield "embedding", embedding if decoder == F32 else embedding.astype(np.float16).view(np.uint16)
 
 
 _STEM = {"conv1": "conv1", "conv2": "conv2", "positions": "embed_positions", "end": "layer_norm"}
@@ -192,17 +194,11 @@ def packed_linear(
     n_in = n_in or _round_up(weight.shape[1], 4)
     padded = np.zeros((_round_up(len(weight), 64), n_in), np.float32)
     padded[: len(weight), : weight.shape[1]] = weight
-    for part, value in zip(("panels", "scale", "sums"), native.pack(padded, kind), strict=True):
-        yield f"{name}.{part}", value
+    panels, scale, sums = native.pack(padded, kind)
+    yield f"{name}.panels", panels.view(_PANELS[kind])
+    yield f"{name}.scale", scale
+    yield f"{name}.sums", sums
     yield f"{name}.bias", _pad(bias, 0, 64)
-
-
-def _half(x: Float) -> Array:
-    return x.astype(np.float16)
-
-
-def _bytes(x: Array) -> Array:
-    return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
 
 
 def _pad(x: Float, axis: int, multiple: int) -> Float:

@@ -43,7 +43,7 @@ class Work:
     k: int
     widths: tuple[int, ...]
     precision: Precision
-    half: bool = False  # the result is float16
+    to_fp16: bool = False  # the result is float16
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,10 @@ def _plan(
 def _works(image: Image, found: Verdict) -> dict[str, list[Work]]:
     """Of each layer, and of all heads of one attention."""
     works: dict[str, list[Work]] = {}
-    for name, cases in image.cases(len(found.cores), half=found.half).items():
+    for name, cases in image.cases(len(found.cores), to_fp16=found.to_fp16).items():
         if name == "attention":
             works[name] = [
-                Work(x.m, x.k, (x.n,) * image.n_heads, "fp16", half=x.half) for x in cases
+                Work(x.m, x.k, (x.n,) * image.n_heads, "fp16", to_fp16=x.to_fp16) for x in cases
             ]
         else:
             widths = tuple(case.n for case in cases)
@@ -236,13 +236,13 @@ def _between(soc: Soc, dims: Dimensions, works: dict[str, list[Work]]) -> Band:
 
 def _moved(work: Work) -> int:
     """Bytes that are synchronised: operands made by the host, and results."""
-    size, result = (1 if work.precision == "int8" else 2), (2 if work.half else 4)
+    size, result = (1 if work.precision == "int8" else 2), (2 if work.to_fp16 else 4)
     n_a = len(work.widths) if len(set(work.widths)) == 1 else 1  # heads have operands of their own
     return n_a * work.m * work.k * size + work.m * sum(work.widths) * result
 
 
 def _npu_model(soc: Soc, work: Work, n_cores: int) -> float:
-    c_bytes = 2 if work.half else 4
+    c_bytes = 2 if work.to_fp16 else 4
     one = (soc.matmul_seconds(work.m, work.k, n, work.precision, c_bytes) for n in work.widths)
     speedup = 1 + (soc.cores_speedup - 1) * (n_cores - 1) / max(soc.cores - 1, 1)
     return sum(one) / speedup
@@ -267,7 +267,7 @@ class _Bench:
         def run(n: int) -> None:
             own, shape = free.get(), (work.m, work.k, n)
             try:
-                self._cores.multiply(shape, work.precision, (a, b, own), half=work.half)
+                self._cores.multiply(shape, work.precision, (a, b, own), to_fp16=work.to_fp16)
             finally:
                 free.put(own)
 

@@ -29,7 +29,7 @@ class Verdict:
     """What the NPU is trusted with."""
 
     cores: tuple[int, ...]
-    half: bool = True  # results of float16
+    to_fp16: bool = True  # results of float16
     normalise: bool = False  # softmax weights before they are multiplied
     refused: Mapping[str, str] = field(default_factory=dict)  # layer, or "attention" -> why
     left_out: Mapping[int, str] = field(default_factory=dict)  # core -> why
@@ -63,8 +63,8 @@ def cases(image: Image, n_cores: int) -> list[Case]:
     """Everything that a model multiplies, each shape once, with what may replace it."""
     found = [case for own in image.cases(n_cores).values() for case in own]
     for case in list(found):
-        if case.half:
-            found.append(replace(case, half=False))
+        if case.to_fp16:
+            found.append(replace(case, to_fp16=False))
         if case.operand == "weights":
             found.append(replace(case, operand="shares"))
     return list(dict.fromkeys(found))
@@ -85,15 +85,15 @@ def judge(image: Image, outcomes: Sequence[Outcomes], n_cores: int) -> Verdict:
     left_out = trials.worse(outcomes)
     layers = image.cases(n_cores)
     scores, weights = layers["attention"]
-    half = first[scores] == WORKS
+    to_fp16 = first[scores] == WORKS
     normalise = first[weights] != WORKS and first[replace(weights, operand="shares")] == WORKS
     layers["attention"] = [
-        replace(scores, half=half),
+        replace(scores, to_fp16=to_fp16),
         replace(weights, operand="shares" if normalise else "weights"),
     ]
     return Verdict(
         tuple(core for core in range(len(outcomes)) if core not in left_out),
-        half,
+        to_fp16,
         normalise,
         {
             name: next(first[case] for case in own if first[case] != WORKS)

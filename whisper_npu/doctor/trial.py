@@ -48,7 +48,7 @@ def _follows(verdict: Verdict, precision: Precision) -> Iterator[Finding]:
     for core, reason in verdict.left_out.items():
         message = f"core {core} is left out, at {reason}"
         yield Finding("trial, cores", "warn", message, again)
-    if not verdict.half:
+    if not verdict.to_fp16:
         message = "no results of float16: attention's scores are float32, which is slower"
         yield Finding("trial, scores", "warn", message, again)
     if verdict.normalise:

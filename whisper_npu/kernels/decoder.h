@@ -213,10 +213,10 @@ class SessionOf final : public Session {
     const int width = model_.width;
     float* x = x_.data + (size_t)row * model_.stride;
     const float* at = model_.text_positions + (size_t)position * model_.stride;
-    const auto* half = static_cast<const uint16_t*>(model_.embedding) + (size_t)token * width;
+    const auto* fp16 = static_cast<const uint16_t*>(model_.embedding) + (size_t)token * width;
     const auto* full = static_cast<const float*>(model_.embedding) + (size_t)token * width;
     for (int i = 0; i < width; ++i)
-      x[i] = (model_.embedding_is_half ? fp16_to_float(half[i]) : full[i]) + at[i];
+      x[i] = (model_.embedding_is_fp16 ? fp16_to_float(fp16[i]) : full[i]) + at[i];
     for (int i = width; i < model_.stride; ++i) x[i] = 0;
   }
 

@@ -29,8 +29,8 @@ const Kernels* const* available_kernels() {
         __builtin_cpu_supports("f16c"))
       table[found++] = &avx2::kernels;
 #elif defined(__aarch64__)
-    constexpr unsigned long kHalf = 1ul << 10, kDot = 1ul << 20;  // HWCAP_ASIMDHP, HWCAP_ASIMDDP
-    if ((getauxval(AT_HWCAP) & (kHalf | kDot)) == (kHalf | kDot)) table[found++] = &neon::kernels;
+    constexpr unsigned long kFp16 = 1ul << 10, kDot = 1ul << 20;  // HWCAP_ASIMDHP, HWCAP_ASIMDDP
+    if ((getauxval(AT_HWCAP) & (kFp16 | kDot)) == (kFp16 | kDot)) table[found++] = &neon::kernels;
 #endif
     table[found++] = &portable::kernels;
     return found;

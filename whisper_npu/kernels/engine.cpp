@@ -32,11 +32,19 @@ class Weights {
     return found.data();
   }
 
-  size_t bytes(const std::string& name) const {
+  // Whether values of this type have that name; 16-bit floats are there by their bits.
+  template <class T>
+  bool holds(const std::string& name) const {
     require(arrays_.contains(name.c_str()), "no weights named " + name);
     nb::ndarray<nb::ro, nb::device::cpu> found;
     require(nb::try_cast(arrays_[name.c_str()], found), name + " is not an array");
-    return found.nbytes();
+    return found.dtype() == nb::dtype<T>();
+  }
+
+  // Float32, or 16-bit floats.
+  const void* floats(const std::string& name, size_t n) const {
+    if (holds<float>(name)) return array<float>(name, n);
+    return array<uint16_t>(name, n);
   }
 
   // A layer of n outputs (n_padded stored) and k inputs.
@@ -44,9 +52,10 @@ class Weights {
     Linear layer = {};
     layer.n = (n + 63) / 64 * 64;
     layer.k = k;
-    const size_t size = bytes(name + ".panels"), each = (size_t)layer.n * (size_t)k;
-    layer.kind = size == 4 * each ? Kind::kFloat : size == 2 * each ? Kind::kHalf : Kind::kInt8;
-    layer.panels = array<uint8_t>(name + ".panels", packed_bytes(layer.kind, layer.n, k));
+    const std::string panels = name + ".panels";
+    const size_t size = (size_t)layer.n * (size_t)k;
+    layer.kind = holds<float>(panels) ? Kind::kF32 : holds<uint16_t>(panels) ? Kind::kF16 : Kind::kInt8;
+    layer.panels = layer.kind == Kind::kInt8 ? array<int8_t>(panels, size) : floats(panels, size);
     const size_t scales = layer.kind == Kind::kInt8 ? (size_t)layer.n : 0;
     layer.scale = array<float>(name + ".scale", scales);
     layer.sums = array<int32_t>(name + ".sums", scales);
@@ -84,7 +93,7 @@ class Weights {
 // share one, with keys and values in it or, for int8, in 16 bits as well.
 void check_formats(const Model& m) {
   const Kind encoder = m.encoder[0].qkv.kind, decoder = m.vocabulary.kind;
-  const Kind stem = encoder == Kind::kFloat ? Kind::kFloat : Kind::kHalf;
+  const Kind stem = encoder == Kind::kF32 ? Kind::kF32 : Kind::kF16;
   bool same = m.conv1.kind == stem && m.conv2.kind == stem;
   for (const Layer& layer : m.encoder)
     for (const Linear* l : {&layer.qkv, &layer.out, &layer.fc1, &layer.fc2})
@@ -95,7 +104,7 @@ void check_formats(const Model& m) {
       same = same && l->kind == decoder;
     same = same && layer.cross_kv.kind == m.decoder[0].cross_kv.kind;
   }
-  require(same && (m.cache == decoder || (decoder == Kind::kInt8 && m.cache == Kind::kHalf)),
+  require(same && (m.cache == decoder || (decoder == Kind::kInt8 && m.cache == Kind::kF16)),
           "the formats of the weights do not go together");
 }
 
@@ -131,9 +140,8 @@ Model read_model(const nb::dict& sizes, const Weights& weights, Kind cache) {
   m.encoder_norm = weights.norm("encoder_norm", m.stride);
   m.decoder_norm = weights.norm("decoder_norm", m.stride);
   m.vocabulary = weights.linear("vocabulary", m.n_vocab, m.stride);
-  const size_t entries = (size_t)m.n_vocab * m.width;
-  m.embedding_is_half = weights.bytes("embedding") == 2 * entries;
-  m.embedding = weights.array<uint8_t>("embedding", entries * (m.embedding_is_half ? 2 : 4));
+  m.embedding_is_fp16 = weights.holds<uint16_t>("embedding");
+  m.embedding = weights.floats("embedding", (size_t)m.n_vocab * m.width);
   check_formats(m);
   return m;
 }

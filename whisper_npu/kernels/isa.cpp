@@ -34,7 +34,7 @@ void linear_as(Pool& pool, const float* x, int rows, int k, const Linear& layer,
 void linear_any(Pool& pool, const float* x, int rows, int k, const Linear& layer, int n, bool gelu_too,
                 const float* residual, float* y) {
   const auto as = layer.kind == Kind::kInt8   ? linear_as<Int8>
-                  : layer.kind == Kind::kHalf ? linear_as<Half>
+                  : layer.kind == Kind::kF16 ? linear_as<F16>
                                               : linear_as<Float>;
   as(pool, x, rows, k, layer, n, gelu_too, residual, y);
 }
@@ -62,8 +62,8 @@ void gelu_all(const float* x, size_t n, float* y) {
 
 Encoder* make_encoder(Pool& pool, const Model& model) {
   switch (model.encoder[0].qkv.kind) {
-    case Kind::kInt8: return new EncoderOf<Int8, Half>(pool, model);
-    case Kind::kHalf: return new EncoderOf<Half, Half>(pool, model);
+    case Kind::kInt8: return new EncoderOf<Int8, F16>(pool, model);
+    case Kind::kF16: return new EncoderOf<F16, F16>(pool, model);
     default: return new EncoderOf<Float, Float>(pool, model);
   }
 }
@@ -84,7 +84,7 @@ Encoded* project_to(Pool& pool, const Model& model, const float* features, Shown
   Holder holder = {encoded};
   switch (model.decoder[0].cross_kv.kind) {
     case Kind::kInt8: encoded->template project<Int8>(pool, model, features, shown); break;
-    case Kind::kHalf: encoded->template project<Half>(pool, model, features, shown); break;
+    case Kind::kF16: encoded->template project<F16>(pool, model, features, shown); break;
     default: encoded->template project<Float>(pool, model, features, shown);
   }
   return holder.give();
@@ -93,7 +93,7 @@ Encoded* project_to(Pool& pool, const Model& model, const float* features, Shown
 Encoded* project(Pool& pool, const Model& model, const float* features, Shown* shown) {
   switch (model.cache) {
     case Kind::kInt8: return project_to<Int8, Mixed>(pool, model, features, shown);
-    case Kind::kHalf: return project_to<Half, Half>(pool, model, features, shown);
+    case Kind::kF16: return project_to<F16, F16>(pool, model, features, shown);
     default: return project_to<Float, Float>(pool, model, features, shown);
   }
 }
@@ -109,7 +109,7 @@ Encoded* keep_as(Pool& pool, const Model& model, const float* const* keys,
 Encoded* keep(Pool& pool, const Model& model, const float* const* keys, const float* const* values,
               int positions, int width) {
   const auto as = model.cache == Kind::kInt8   ? keep_as<Int8, Mixed>
-                  : model.cache == Kind::kHalf ? keep_as<Half, Half>
+                  : model.cache == Kind::kF16 ? keep_as<F16, F16>
                                                : keep_as<Float, Float>;
   return as(pool, model, keys, values, positions, width);
 }
@@ -124,9 +124,9 @@ Session* session_as(Pool& pool, const Model& model, const Encoded& encoded, int 
 Session* make_session(Pool& pool, const Model& model, const Encoded& encoded, int beams,
                       const Head* aligned, int n_aligned) {
   // int8 weights go with int8 or 16-bit keys and values, the others with their own
-  const auto make = model.vocabulary.kind == Kind::kFloat  ? session_as<Float, Float, Float>
-                    : model.vocabulary.kind == Kind::kHalf ? session_as<Half, Half, Half>
-                    : model.cache == Kind::kHalf           ? session_as<Int8, Half, Half>
+  const auto make = model.vocabulary.kind == Kind::kF32  ? session_as<Float, Float, Float>
+                    : model.vocabulary.kind == Kind::kF16 ? session_as<F16, F16, F16>
+                    : model.cache == Kind::kF16           ? session_as<Int8, F16, F16>
                                                            : session_as<Int8, Int8, Mixed>;
   return make(pool, model, encoded, beams, aligned, n_aligned);
 }

@@ -9,8 +9,8 @@
 
 namespace whisper_npu {
 
-// How the weights of a linear layer are stored. Half: bfloat16 on x86, IEEE half on Arm.
-enum class Kind : int { kFloat = 0, kHalf = 1, kInt8 = 2 };
+// How the weights of a linear layer are stored. F16: bfloat16 on x86, float16 on Arm.
+enum class Kind : int { kF32 = 0, kF16 = 1, kInt8 = 2 };
 
 // y = x W^T + b, packed by `pack` (linear.h has the order).
 struct Linear {
@@ -51,8 +51,8 @@ struct Model {
   std::vector<Layer> encoder, decoder;
   Norm encoder_norm, decoder_norm;
   Linear vocabulary;
-  const void* embedding;        // (n_vocab, width) float32, or float16 when `embedding_is_half`
-  bool embedding_is_half;
+  const void* embedding;        // (n_vocab, width) float32, or float16 when `embedding_is_fp16`
+  bool embedding_is_fp16;
   const float* text_positions;  // (n_text_ctx, stride)
   Kind cache;                   // how keys and values of the decoder are kept
 };

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "half.h"
+#include "floats16.h"
 #include "kernels.h"
 
 namespace whisper_npu {
@@ -8,11 +8,11 @@ namespace {
 
 constexpr int kPanel = 64;
 #if defined(__aarch64__)
-constexpr int kHalfGroup = 1;
-uint16_t to_half(float x) { return float_to_fp16(x); }
+constexpr int kF16Group = 1;
+uint16_t to_f16(float x) { return float_to_fp16(x); }
 #else
-constexpr int kHalfGroup = 2;
-uint16_t to_half(float x) { return float_to_bf16(x); }
+constexpr int kF16Group = 2;
+uint16_t to_f16(float x) { return float_to_bf16(x); }
 #endif
 
 template <class T, class Convert>
@@ -28,16 +28,16 @@ void pack_panels(const float* weight, int n, int k, int group, T* panels, Conver
 }  // namespace
 
 size_t packed_bytes(Kind kind, int n, int k) {
-  const size_t size = kind == Kind::kFloat ? 4 : kind == Kind::kHalf ? 2 : 1;
+  const size_t size = kind == Kind::kF32 ? 4 : kind == Kind::kF16 ? 2 : 1;
   return size * (size_t)n * (size_t)k;
 }
 
 void pack(Kind kind, const float* weight, int n, int k, void* panels, float* scale, int32_t* sums) {
-  if (kind == Kind::kFloat)
+  if (kind == Kind::kF32)
     return pack_panels(weight, n, k, 1, static_cast<float*>(panels), [](int, float x) { return x; });
-  if (kind == Kind::kHalf)
-    return pack_panels(weight, n, k, kHalfGroup, static_cast<uint16_t*>(panels),
-                       [](int, float x) { return to_half(x); });
+  if (kind == Kind::kF16)
+    return pack_panels(weight, n, k, kF16Group, static_cast<uint16_t*>(panels),
+                       [](int, float x) { return to_f16(x); });
   for (int row = 0; row < n; ++row) {
     float most = 0;
     for (int i = 0; i < k; ++i) most = std::fmax(most, std::fabs(weight[(size_t)row * k + i]));

@@ -6,12 +6,12 @@
 //   times_power_of_2      a * 2^n for whole n that keep the result normal
 //   max_magnitude(m, a)   max(m, |a|); a NaN stays
 //   load_int8, load_fp16  and store_...: 16 values, rounded to nearest
-//   Int8, Half            number formats of a matrix product (linear.h):
+//   Int8, F16             number formats of a matrix product (linear.h):
 //       group             inputs that one instruction takes for each output
 //       rows, columns     the largest block of results that fits the registers (columns of 16)
 //       start             accumulators; lanes: 16 outputs' weights; one: a row's inputs; dot; value
 //       put, pack         16 values as inputs, as weights
-// Half is bfloat16 on x86 and IEEE half on Arm.
+// F16 is bfloat16 on x86 and float16 on Arm, as fast as the processor multiplies them.
 //
 // Everything lives in one namespace per instruction set, so that the linker can never take a
 // function compiled for a newer processor. For the same reason nothing here uses std templates.
@@ -25,7 +25,7 @@
 #include <arm_neon.h>
 #endif
 
-#include "half.h"
+#include "floats16.h"
 
 // A compiler that thinks a block of products too large calls these one by one instead, with every
 // register through memory: ten times slower.
@@ -57,11 +57,25 @@ INLINE void store(float* p, F a, int n) {
   memcpy(p, all, sizeof(float) * (size_t)n);
 }
 
+INLINE F load_fp16(const uint16_t* p, int n) {  // as `load`
+  if (n == kLanes) return load_fp16(p);
+  uint16_t all[kLanes] = {};
+  memcpy(all, p, sizeof(uint16_t) * (size_t)n);
+  return load_fp16(all);
+}
+
+INLINE void store_fp16(uint16_t* p, F a, int n) {
+  if (n == kLanes) return store_fp16(p, a);
+  uint16_t all[kLanes];
+  store_fp16(all, a);
+  memcpy(p, all, sizeof(uint16_t) * (size_t)n);
+}
+
 struct Float {
   using Weight = float;
   using Activation = float;
-  static constexpr int group = 1, rows = Half::rows;
-  static constexpr int columns(int rows) { return Half::columns(rows); }
+  static constexpr int group = 1, rows = F16::rows;
+  static constexpr int columns(int rows) { return F16::columns(rows); }
   using Acc = F;
   using Lanes = F;
   using One = float;

@@ -109,7 +109,7 @@ struct Int8 {
   static INLINE void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
-struct Half {  // bfloat16 weights, float32 arithmetic
+struct F16 {  // bfloat16 weights, float32 arithmetic
   using Weight = uint16_t;
   using Activation = float;
   static constexpr int group = 2, rows = 4;
@@ -137,15 +137,15 @@ struct Half {  // bfloat16 weights, float32 arithmetic
   static INLINE F value(Acc acc) { return acc; }
   static INLINE void put(Activation* p, F a) { store(p, a); }
   static INLINE void pack(Weight* p, F a) {
-    __m256i half[2];
+    __m256i upper[2];
     for (int i = 0; i < 2; ++i) {
       const __m256i bits = _mm256_castps_si256(a.v[i]);
       const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
       const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, odd), _mm256_set1_epi32(0x7fff));
       const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a.v[i], a.v[i], _CMP_UNORD_Q));
-      half[i] = _mm256_srli_epi32(_mm256_blendv_epi8(up, bits, nan), 16);
+      upper[i] = _mm256_srli_epi32(_mm256_blendv_epi8(up, bits, nan), 16);
     }
     _mm256_storeu_si256((__m256i*)p,
-                        _mm256_permute4x64_epi64(_mm256_packus_epi32(half[0], half[1]), 0xd8));
+                        _mm256_permute4x64_epi64(_mm256_packus_epi32(upper[0], upper[1]), 0xd8));
   }
 };

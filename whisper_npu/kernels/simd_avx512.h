@@ -67,7 +67,7 @@ struct Int8 {
   static INLINE void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
-struct Half {  // bfloat16
+struct F16 {  // bfloat16
   using Weight = uint16_t;
   using Activation = uint16_t;
   static constexpr int group = 2, rows = 6;

@@ -1,4 +1,4 @@
-// Armv8.2 with dot products and half floats: Cortex-A55, A76 and later. Meaning: simd.h.
+// Armv8.2 with dot products and float16: Cortex-A55, A76 and later. Meaning: simd.h.
 constexpr const char* kName = "neon";
 
 struct F {
@@ -94,7 +94,7 @@ struct Int8 {
   static INLINE void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
-struct Half {  // IEEE half weights, float32 arithmetic
+struct F16 {  // float16 weights, float32 arithmetic
   using Weight = uint16_t;
   using Activation = float;
   static constexpr int group = 1, rows = 6;

@@ -81,7 +81,7 @@ struct Int8 {
   static INLINE void pack(Weight* p, F a) { store_int8(p, a); }
 };
 
-struct Half {  // weights as `pack` stores them on this processor, float32 arithmetic
+struct F16 {  // weights as `pack` stores them on this processor, float32 arithmetic
   using Weight = uint16_t;
   using Activation = float;
 #if defined(__aarch64__)

@@ -17,7 +17,7 @@ struct Product {
   const float *row_scale, *channel_scale, *bias;  // or null
 };
 
-enum class Element { kFloat, kHalf, kInt8 };
+enum class Element { kF32, kFp16, kInt8 };
 
 // What the next matmul reads, 4, 8 or 16 columns in a strip.
 struct Operand {

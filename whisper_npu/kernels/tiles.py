@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Float = NDArray[np.float32]
-    Half = NDArray[np.float16]
+    Float16 = NDArray[np.float16]
 
 
 def convert(
@@ -109,7 +109,7 @@ def layer_norm(
     _store(reference.layer_norm(_rows(stream), weight, bias), out, out_scale)
 
 
-def softmax(scores: Half, n_keys: int, out: Half, total: Float) -> None:
+def softmax(scores: Float16, n_keys: int, out: Float16, total: Float) -> None:
     """Attention weights of one head, each row a multiple of what it should be.
 
     scores  (N/w, M, w)  float16  scaled dot products; columns from n_keys on are padding; spoilt
@@ -126,7 +126,7 @@ def softmax(scores: Half, n_keys: int, out: Half, total: Float) -> None:
     _store(weights, out, None)
 
 
-def normalise(weights: Half, total: Float) -> None:
+def normalise(weights: Float16, total: Float) -> None:
     """Make each row of softmax weights sum to 1.
 
     weights  (K/s, M, s)  float16  in place
@@ -141,7 +141,7 @@ def keys(
     row_scale: Float | None,
     channel_scale: Float | None,
     bias: Float | None,
-    out: Half,
+    out: Float16,
 ) -> None:
     """Keys of some heads -> B of query x key^T: outputs are positions, inputs the head's width.
 
@@ -161,7 +161,7 @@ def values(
     row_scale: Float | None,
     channel_scale: Float | None,
     bias: Float | None,
-    out: Half,
+    out: Float16,
 ) -> None:
     """Values of some heads -> B of weights x values: outputs are the width, inputs positions.
 
@@ -202,7 +202,7 @@ def strips(x: Float, out: Array, out_scale: Float | None) -> None:
     _store(padded, out, out_scale)
 
 
-def tap(stream: Float, tap: int, step: int, out: Half) -> None:
+def tap(stream: Float, tap: int, step: int, out: Float16) -> None:
     """One of the three taps of a convolution over time, zero before the first frame and behind.
 
     stream  (D/4, F, 4)       float32

@@ -33,7 +33,7 @@ using Out = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using MaybeIn = std::optional<In>;
 using MaybeOut = std::optional<Out>;
 
-constexpr nb::dlpack::dtype kHalf = {(uint8_t)nb::dlpack::dtype_code::Float, 16, 1};
+constexpr nb::dlpack::dtype kFp16 = {(uint8_t)nb::dlpack::dtype_code::Float, 16, 1};
 
 void need(bool condition, const char* what) {
   if (!condition) throw std::invalid_argument(what);
@@ -91,11 +91,11 @@ Product stream_of(const In3& a) {
 
 Operand operand_of(const Out3& a, const MaybeOut& scale) {
   const Element element = a.dtype() == nb::dtype<int8_t>()  ? Element::kInt8
-                          : a.dtype() == kHalf              ? Element::kHalf
-                                                            : Element::kFloat;
+                          : a.dtype() == kFp16              ? Element::kFp16
+                                                            : Element::kF32;
   const size_t width = a.shape(2);
   need(element == Element::kInt8   ? width == 8 || width == 16
-       : element == Element::kHalf ? width == 4 || width == 8
+       : element == Element::kFp16 ? width == 4 || width == 8
                                    : width == 4 && a.dtype() == nb::dtype<float>(),
        "no such strips");
   need((element == Element::kInt8) == scale.has_value(), "int8 has a scale for each row");
@@ -109,7 +109,7 @@ void same(const Product& from, const Operand& to) {
 }
 
 Heads heads_of(const Out5& a, const Product& product, int width_axis) {
-  need(a.dtype() == kHalf, "keys and values are float16");
+  need(a.dtype() == kFp16, "keys and values are float16");
   const Heads heads = {(uint16_t*)a.data(), (int)a.shape(0), (int)a.shape(1), (int)a.shape(2), (int)a.shape(3),
                        (int)a.shape(4)};
   need(heads.n % 4 == 0 && heads.k % 4 == 0, "tiles are multiples of 4");
@@ -136,7 +136,7 @@ void add(const In3& product, const MaybeIn& row_scale, const MaybeIn& channel_sc
          const MaybeIn& bias, const Out3& stream, const std::string& isa) {
   const Product from = product_of(product, row_scale, channel_scale, bias);
   const Operand to = operand_of(stream, {});
-  need(to.element == Element::kFloat, "a stream is float32");
+  need(to.element == Element::kF32, "a stream is float32");
   same(from, to);
   const TileKernels& kernels = kernels_for(isa);
   nb::gil_scoped_release release;
@@ -158,7 +158,7 @@ void layer_norm(const In3& stream, const In& weight, const In& bias, const Out3&
 void softmax(const Out3& scores, int n_keys, const Out3& out, const Out& total,
              const std::string& isa) {
   const Operand from = operand_of(scores, {}), to = operand_of(out, {});
-  need(from.element == Element::kHalf && to.element == Element::kHalf,
+  need(from.element == Element::kFp16 && to.element == Element::kFp16,
        "scores and weights are float16");
   need(from.width * from.strips == to.width * to.strips && from.rows == to.rows,
        "out has another shape");
@@ -173,7 +173,7 @@ void softmax(const Out3& scores, int n_keys, const Out3& out, const Out& total,
 
 void normalise(const Out3& weights, const Out& total, const std::string& isa) {
   const Operand to = operand_of(weights, {});
-  need(to.element == Element::kHalf, "weights are float16");
+  need(to.element == Element::kFp16, "weights are float16");
   need(total.shape(0) == (size_t)to.rows, "total has another size");
   const TileKernels& kernels = kernels_for(isa);
   nb::gil_scoped_release release;

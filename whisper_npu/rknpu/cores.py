@@ -36,7 +36,7 @@ KINDS: dict[Precision, MatmulType] = {
     "fp16": MatmulType.F16_F16_F32,
     "int8": MatmulType.I8_I8_I32,
 }
-HALF_STRIPS = (4, 8)  # widths of a float16 result that the glue reads
+FP16_STRIPS = (4, 8)  # widths of a float16 result that the glue reads
 _SPARE_FILES = 64  # for what is opened besides
 _MOST_FILES = 65536
 
@@ -44,14 +44,14 @@ _MOST_FILES = 65536
 class Cores:
     """Some cores of one chip: their numbers, or None for all.
 
-    half  whether results of float16 may be asked for, where the library has them
+    to_fp16  whether results of float16 may be asked for, where the library has them
 
     Raises DeviceError when the NPU cannot be used, DeviceFault from any run.
     """
 
     def __init__(
         self, library: Library, soc: Soc, n_threads: int, numbers: Sequence[int] | None = None,
-        *, half: bool = True,
+        *, to_fp16: bool = True,
     ) -> None:  # fmt: skip
         self.library = library
         self.soc = soc
@@ -72,7 +72,7 @@ class Cores:
                 shape = 1, order.align_k, order.align_n
                 self._keepers.append(library.matmul(shape, KINDS["fp16"]))
             self._compare_order()
-            self.half_strip = self._half_strip() if half else None
+            self.fp16_strip = self._fp16_strip() if to_fp16 else None
         except DeviceError:
             self.close()
             raise
@@ -93,7 +93,7 @@ class Cores:
                     f"{self.soc.name} is known to; is it another chip? Use --device cpu"
                 )
 
-    def _half_strip(self) -> int | None:
+    def _fp16_strip(self) -> int | None:
         """Columns in a strip of a float16 result: no header tells, so the library is asked.
 
         None where it has no such matmul, as some chips are said not to.
@@ -105,7 +105,7 @@ class Cores:
                 *_, strip = matmul.dims("c")
         except DeviceFault:
             return None
-        if strip not in HALF_STRIPS:
+        if strip not in FP16_STRIPS:
             raise DeviceError(
                 f"{self.library.path} leaves float16 results in strips of {strip} columns, which "
                 "we do not know; use --device cpu"
@@ -127,24 +127,24 @@ class Cores:
         """Part of memory that was written, and synchronised as a whole, before."""
         return self._keepers[0].slice(whole, offset, size)
 
-    def prepare(self, shape: Shape, precision: Precision, *, half: bool = False) -> None:
+    def prepare(self, shape: Shape, precision: Precision, *, to_fp16: bool = False) -> None:
         """Make the contexts of a shape now, on all cores, and not on a thread in mid-run."""
         for core in self._masks:
-            self._context(core, shape, precision, half=half)
+            self._context(core, shape, precision, to_fp16=to_fp16)
 
     def multiply(
         self, shape: Shape, precision: Precision, operands: tuple[Memory, Memory, Memory],
-        *, fresh: str = "", half: bool = False,
+        *, fresh: str = "", to_fp16: bool = False,
     ) -> None:  # fmt: skip
         """C = A x B on the next free core, seen by the host when it returns.
 
         operands  A, B, C
         fresh     which of "a" and "b" the host has written since they were last synchronised
-        half      C is float16 (of fp16), in strips of `half_strip`; else float32 or int32
+        to_fp16      C is float16 (of fp16), in strips of `fp16_strip`; else float32 or int32
         """
         a, b, c = operands
         with self._core() as core:
-            matmul = self._context(core, shape, precision, half=half)
+            matmul = self._context(core, shape, precision, to_fp16=to_fp16)
             if "a" in fresh:
                 a.sync_to_device()
             if "b" in fresh:
@@ -162,13 +162,13 @@ class Cores:
             self._free.put(core)
 
     def _context(
-        self, core: int | None, shape: Shape, precision: Precision, *, half: bool
+        self, core: int | None, shape: Shape, precision: Precision, *, to_fp16: bool
     ) -> Matmul:
-        kind = MatmulType.F16_F16_F16 if half else KINDS[precision]
+        kind = MatmulType.F16_F16_F16 if to_fp16 else KINDS[precision]
         key = core, shape, kind
         if key not in self._contexts:
             matmul = self.library.matmul(shape, kind, core=core)
-            strip = self.half_strip if half else tiling.C_STRIP
+            strip = self.fp16_strip if to_fp16 else tiling.C_STRIP
             order, (m, k, n) = self.soc.orders[precision], shape
             stated = tuple(matmul.dims(x) for x in "abc")
             known = (k // order.a, m, order.a), (n // order.b[0], k // order.b[1], *order.b)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WINDOWS = 3
 # largest difference, over the largest value; float16 has 11 bits, and sums are float32
-_LIMITS = {"fp16": 2e-3, "half": 4e-3, "int8": 0.0}
+_LIMITS = {"fp16": 2e-3, "to fp16": 4e-3, "int8": 0.0}
 _OFFSET = 4096  # of the weights in their memory: a view begins on a page
 
 
@@ -46,20 +46,20 @@ def main(library: Path, chip: str, core: int, cases: list[Case]) -> None:
             except DeviceError as error:
                 outcome = str(error)
             else:
-                wrong = found > _LIMITS["half" if case.half else case.precision]
+                wrong = found > _LIMITS["to fp16" if case.to_fp16 else case.precision]
                 outcome = f"wrong numbers (off by {found:.1e})" if wrong else WORKS
             _say("end", i, outcome)
 
 
 def difference(cores: Cores, case: Case) -> float:
     """Of the worst window: largest difference over largest value. Raises DeviceError."""
-    if case.half and cores.half_strip is None:
+    if case.to_fp16 and cores.fp16_strip is None:
         raise DeviceFault("the library has no matmul from float16 to float16")
     rng = np.random.default_rng(case.m + case.k + case.n)
     order = cores.soc.orders[case.precision]
-    strip = cores.half_strip if case.half else tiling.C_STRIP
+    strip = cores.fp16_strip if case.to_fp16 else tiling.C_STRIP
     assert strip is not None  # noqa: S101  looked at above
-    out = np.dtype(np.float16 if case.half else np.int32 if case.is_whole else np.float32)
+    out = np.dtype(np.float16 if case.to_fp16 else np.int32 if case.is_whole else np.float32)
     memories: list[Memory] = []
 
     def memory(size: int) -> Memory:
@@ -87,7 +87,7 @@ def difference(cores: Cores, case: Case) -> float:
                 operands = left, _fresh(memory, right), result
             cores.multiply(
                 (case.m, case.k, case.n), case.precision, operands,
-                fresh="ab" if case.is_runtime else "a", half=case.half,
+                fresh="ab" if case.is_runtime else "a", to_fp16=case.to_fp16,
             )  # fmt: skip
             values = result.array.view(out).reshape(case.n // strip, case.m, strip)
             worst = max(worst, _error(tiling.untile(values, case.n), a, b))

@@ -51,7 +51,7 @@ class Case:
     k: int
     n: int
     precision: Precision = "fp16"
-    half: bool = False  # the result is float16
+    to_fp16: bool = False  # the result is float16
     operand: Literal["noise", "weights", "shares"] = "noise"  # A: of a softmax, or normalised
 
     @property
@@ -62,10 +62,10 @@ class Case:
     @property
     def is_runtime(self) -> bool:
         """Whether B is made in each window: of attention."""
-        return self.half or self.operand != "noise"
+        return self.to_fp16 or self.operand != "noise"
 
     def __str__(self) -> str:
-        kind = self.precision + (" to fp16" if self.half else "")
+        kind = self.precision + (" to fp16" if self.to_fp16 else "")
         what = {"noise": "", "weights": ", softmax", "shares": ", softmax normalised"}[self.operand]
         return f"{self.m}x{self.k}x{self.n} {kind}{what}"
 

@@ -55,9 +55,9 @@ class NpuDevice:
         n_threads = -(-min(4, len(os.sched_getaffinity(0))) // options.share[1])
         found = _trusted(image, library, options)
         self._lock = threading.Lock()
-        self._cores = Cores(library, soc, n_threads, found.cores, half=found.half)
+        self._cores = Cores(library, soc, n_threads, found.cores, to_fp16=found.to_fp16)
         try:
-            found = replace(found, half=self._cores.half_strip is not None)
+            found = replace(found, to_fp16=self._cores.fp16_strip is not None)
             self.plan = self._make_plan(image, found)
             self._ops = self._load(image)
             self._decoder = open_cpu(

@@ -126,10 +126,10 @@ class Buffers:
     def _scores(self, weights: Operand, thread: int) -> Operand:
         """In the weights' own memory, where float16 scores come in their order."""
         n_strips, n_rows, width = weights.values.shape
-        strip = self._cores.half_strip or tiling.C_STRIP
-        if self._cores.half_strip == width:
+        strip = self._cores.fp16_strip or tiling.C_STRIP
+        if self._cores.fp16_strip == width:
             return weights
-        dtype = np.dtype(np.float16 if self._cores.half_strip else np.float32)
+        dtype = np.dtype(np.float16 if self._cores.fp16_strip else np.float32)
         size = n_rows * n_strips * width * dtype.itemsize
         memory = self.memory(f"scores {thread} c", size, thread)
         return Operand(memory, memory.array.view(dtype).reshape(-1, n_rows, strip), None)

@@ -60,7 +60,7 @@ class NpuOps:
         self._floats = floats
         self._plan = plan
         self._precision = image.precision
-        self._half = cores.half_strip is not None  # scores leave the NPU as float16
+        self._to_fp16 = cores.fp16_strip is not None  # scores leave the NPU as float16
         self._normalise = plan.normalise
         self._buffers = Buffers(cores, tiles)
         self._positions: tuple[Float, Float] | None = None  # as given, and in the order of C
@@ -68,9 +68,9 @@ class NpuOps:
 
     def _prepare(self) -> None:
         """All contexts now: made on a thread in mid-run, they crashed others' boards."""
-        layers = self._image.cases(self._cores.n_cores, half=self._half)
+        layers = self._image.cases(self._cores.n_cores, to_fp16=self._to_fp16)
         cases = {
-            (case.m, case.k, case.n, case.precision, case.half)
+            (case.m, case.k, case.n, case.precision, case.to_fp16)
             for name, own in layers.items()
             if self._plan.on_npu(name)
             for case in own
@@ -78,8 +78,8 @@ class NpuOps:
         n_cores, n_threads = self._cores.n_cores, self._cores.n_threads
         views = n_cores * (len(self._image.entries) + _PRODUCTS)
         allow_files(n_cores * len(cases) + views + PIECES + PIECES_OF_HEAD * n_threads)
-        for m, k, n, precision, half in sorted(cases):
-            self._cores.prepare((m, k, n), precision, half=half)
+        for m, k, n, precision, to_fp16 in sorted(cases):
+            self._cores.prepare((m, k, n), precision, to_fp16=to_fp16)
 
     # ---- the layers ----
 
@@ -237,17 +237,17 @@ class NpuOps:
 
     def _weigh(self, own: HeadAtWork, shape: tuple[int, int, int], total: Float) -> None:
         """Scores of a head, and the weights made of them."""
-        n_rows, half = shape[0], self._half
+        n_rows, to_fp16 = shape[0], self._to_fp16
         operands = own.queries.memory, own.keys.memory, own.scores.memory
-        self._cores.multiply(shape, "fp16", operands, fresh="ab", half=half)
+        self._cores.multiply(shape, "fp16", operands, fresh="ab", to_fp16=to_fp16)
         scores = own.scores.values
-        if not half:
+        if not to_fp16:
             glue.convert(scores, None, None, None, own.weights.values, None)
             scores = own.weights.values
         glue.softmax(scores, n_rows, own.weights.values, total)
         if self._normalise:
             glue.normalise(own.weights.values, total)
-        if half and own.scores is not own.weights:
+        if to_fp16 and own.scores is not own.weights:
             own.scores.memory.sync_to_device()  # the softmax has spoilt them
 
     # ---- how a layer runs ----

@@ -113,10 +113,10 @@ class Image:
         ends = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
         return [(a, b) for a, b in pairwise(ends) if a < b]
 
-    def cases(self, n_cores: int, *, half: bool = True) -> dict[str, list[Case]]:
+    def cases(self, n_cores: int, *, to_fp16: bool = True) -> dict[str, list[Case]]:
         """What the NPU multiplies for each layer, and for "attention".
 
-        half  attention's scores leave the NPU as float16
+        to_fp16  attention's scores leave the NPU as float16
         """
         found = {
             name: [
@@ -126,7 +126,7 @@ class Image:
             for name, entry in self.entries.items()
         }
         d, n_keys = self.head_width, self.soc.orders["fp16"].padded_k(self.n_positions)
-        scores = Case(self.n_positions, d, n_keys, half=half)
+        scores = Case(self.n_positions, d, n_keys, to_fp16=to_fp16)
         found["attention"] = [scores, Case(self.n_positions, n_keys, d, operand="weights")]
         return found
 
