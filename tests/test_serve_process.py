@@ -92,7 +92,7 @@ def test_a_model_that_is_not_there(command_line: CommandLine) -> None:
         (["--wyoming-port", "x"], "'x' is neither a port nor none"),
         (["--token", " "], "--token must not be empty"),
         (["--token", "ü"], "only ASCII"),
-        (["--host", "no such host"], "--host, --port: cannot listen on no such host"),
+        (["--host", "no-such.invalid"], "--host, --port: cannot listen on no-such.invalid:8000"),
         (["--max-upload", "lots"], "'lots' is not a size"),
     ],
 )

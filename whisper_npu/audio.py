@@ -132,9 +132,11 @@ def _path(file: BinaryIO) -> str:
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
-    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  closed by the caller
-    shutil.copyfileobj(stream, file)
-    file.seek(0)
+    with ExitStack() as undo:
+        file = cast("BinaryIO", undo.enter_context(tempfile.TemporaryFile()))
+        shutil.copyfileobj(stream, file)
+        file.seek(0)
+        undo.pop_all()  # closed by the caller
     return file
 
 

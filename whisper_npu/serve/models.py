@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_npu import find_model, sources
+from whisper_npu import sources
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import DeviceError
@@ -52,7 +52,7 @@ class Models:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._device = device
-        found = [find_model(name, offline=offline, say=say) for name in names or (None,)]
+        found = [sources.find(name, offline=offline, say=say) for name in names or (None,)]
         titles = [_title(name, path) for name, path in zip(names or (None,), found, strict=True)]
         self._known = {
             title: _Known(Checkpoint(path)) for title, path in zip(titles, found, strict=True)
