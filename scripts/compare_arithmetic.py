@@ -62,16 +62,17 @@ def cases(model: Whisper, mel: Array, seen: dict[str, Array]) -> list[Case]:
     def norm(layer: Any) -> Callable[..., Array]:
         return lambda x: reference.layer_norm(x, _wide(layer.weight), _wide(layer.bias))
 
-    def conv(layer: Any, stride: int) -> Callable[..., Array]:
-        return lambda x: _gelu(reference.conv1d(x, _wide(layer.weight), _wide(layer.bias), stride))
+    def conv(layer: Any) -> Callable[..., Array]:
+        weight, bias = _wide(layer.weight), _wide(layer.bias)
+        return lambda x: _gelu(reference.conv1d(x, weight, bias, layer.stride))
 
     def attention(q: Array, k: Array, v: Array) -> Array:
         return reference.attention(q / scale, k, v, model.dims.n_audio_head, causal=False)
 
     return [
-        Case(model.conv1.name, "conv_gelu", [mel.T], conv(model.conv1, 1), model.conv1),
+        Case(model.conv1.name, "conv_gelu", [mel.T], conv(model.conv1), model.conv1),
         Case(
-            model.conv2.name, "conv_gelu", [seen[model.conv1.name]], conv(model.conv2, 2),
+            model.conv2.name, "conv_gelu", [seen[model.conv1.name]], conv(model.conv2),
             model.conv2, 2,
         ),
         Case(heads.norm.name, "layer_norm", [embedded], norm(heads.norm), heads.norm),

@@ -6,13 +6,13 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from whisper_npu.batch import Batch
+from whisper_npu.batch import Batch, workers
 from whisper_npu.batch.recordings import Recording, find
-from whisper_npu.batch.workers import run
 from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.errors import AudioError
 from whisper_npu.events import Event, Language, State, WindowDone
 from whisper_npu.options import BatchOptions
+from whisper_npu.transcribe import Transcription
 from whisper_npu.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.batch.report import Result
+    from whisper_npu.listening import Features
 
 
 @dataclass
@@ -56,16 +57,17 @@ def prepare(path: Path, stack: ExitStack) -> tuple[Lines, tuple[str, ...]]:
     return Lines(text.splitlines()), ()
 
 
-@dataclass
-class Engine:
+class Engine(workers.Engine):
     """Says each line back; `on_window` may interfere."""
 
-    on_window: Callable[[str], None] = lambda _: None
-    heard: list[str] = field(default_factory=list)
-    closed: bool = False
-    device: DeviceInfo = DeviceInfo("scripted", "cpu", "f32", "f32")  # noqa: RUF009  frozen
+    device = DeviceInfo("scripted", "cpu", "f32", "f32")
 
-    def begin(self, features: object, state: State | None) -> Run:
+    def __init__(self, on_window: Callable[[str], None] = lambda _: None) -> None:
+        self.on_window = on_window
+        self.heard: list[str] = []
+        self.closed = False
+
+    def begin(self, features: Features, state: State | None) -> Run:
         assert isinstance(features, Lines)
         return Run(self, features, state or State())
 
@@ -73,11 +75,11 @@ class Engine:
         self.closed = True
 
 
-@dataclass
-class Run:
-    engine: Engine
-    features: Lines
-    state: State
+class Run(Transcription):
+    def __init__(self, engine: Engine, features: Lines, state: State) -> None:
+        self.engine = engine
+        self.features = features
+        self.state = state
 
     def __iter__(self) -> Iterator[Event]:
         yield Language("en", 0.9, 0.0)
@@ -149,5 +151,5 @@ def transcribe(
     batch_options = BatchOptions(output_dir=folder, **{"output_format": ("txt", "json")} | options)  # type: ignore[arg-type]  # tests name them
     batch = Batch(find(list(inputs)), batch_options, {"work": work}, prepare, watcher)
     engine = engine or Engine()
-    run(batch, lambda *_: engine, n_workers)
+    workers.run(batch, lambda *_: engine, n_workers)
     return watcher, batch

@@ -41,6 +41,7 @@ class Hub:
     extra_entries: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # name -> a lie
     etags: dict[str, str] = field(default_factory=dict)  # name -> a lie told only with the file
+    sizes: dict[str, int] = field(default_factory=dict)  # likewise
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # (path, range)
     stalled: threading.Event = field(default_factory=threading.Event)
 
@@ -81,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(404, b"")
         content = self.hub.files[name]
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(self.hub.sizes.get(name) or len(content)))
         self.send_header("X-Repo-Commit", self.hub.commit)
         self.send_header("ETag", f'"{self.hub.etags.get(name) or self.hub.digest(name)}"')
         return self.end_headers()

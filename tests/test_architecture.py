@@ -65,7 +65,6 @@ DOORS = {
     "starlette": ("serve",),
     "tokenizers": ("tokenizer",),
     "tomli": ("catalogue", "settings"),
-    "tqdm": ("cli",),
     "typer": ("cli",),
     "uvicorn": ("serve.server",),
     "whisper_normalizer": ("comparison.accuracy",),
@@ -233,7 +232,7 @@ def test_what_is_on_can_be_switched_off(typed: str, command: Any) -> None:
     assert stuck == []
 
 
-HEAVY = ("numpy", "soundfile", "tokenizers", "huggingface_hub", "jinja2", "jiwer", "tqdm")
+HEAVY = ("numpy", "soundfile", "tokenizers", "huggingface_hub", "jinja2", "jiwer", "rich.progress")
 
 
 def test_help_imports_nothing_heavy() -> None:

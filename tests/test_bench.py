@@ -192,8 +192,8 @@ class Counting:
 
     operations = 0
 
-    def conv_gelu(self, x: tuple[int, int], conv: Conv, stride: int) -> tuple[int, int]:
-        rows = x[0] // stride
+    def conv_gelu(self, x: tuple[int, int], conv: Conv) -> tuple[int, int]:
+        rows = x[0] // conv.stride
         self.operations += 2 * rows * 3 * conv.n_in * conv.n_out
         return rows, conv.n_out
 

@@ -211,10 +211,10 @@ def test_a_folder_that_is_no_model(shell: Shell, place: Path, command: str, name
     assert (place / "place").is_dir()
 
 
-def test_what_only_the_device_can_refuse_names_where_it_was_set(shell: Shell) -> None:
-    done = shell("whisper a.wav", WHISPER_NPU_PRECISION="int3")
+def test_what_only_several_options_tell_names_where_it_was_set(shell: Shell) -> None:
+    done = shell("whisper a.wav --beam-size 1", WHISPER_NPU_PATIENCE="2")
     assert done.returncode == 2
     assert done.stderr.endswith(
-        b"whisper-npu: --precision: 'int3' is not one of auto, f32, f16, int8; "
-        b"--precision is set in WHISPER_NPU_PRECISION\n"
+        b"whisper-npu: --patience needs a --beam-size of 2 or more; "
+        b"--patience is set in WHISPER_NPU_PATIENCE\n"
     )

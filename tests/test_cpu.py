@@ -265,11 +265,10 @@ def test_packing_keeps_one_layer_at_a_time(odd: Checkpoint) -> None:
 
 
 def test_options() -> None:
-    missing: Any = None
-    with pytest.raises(OptionError, match="precision"):
-        cpu.open_cpu(missing, precision="fp8")
-    with pytest.raises(OptionError, match="threads"):
-        cpu.open_cpu(missing, threads=0)
+    with pytest.raises(OptionError, match="precision: 'fp8' is not one of auto, f32"):
+        DeviceOptions(precision="fp8")
+    with pytest.raises(OptionError, match="threads: 0 is less than 1"):
+        DeviceOptions(threads=0)
 
 
 def test_without_native_kernels_numpy_takes_over(

@@ -151,10 +151,11 @@ def test_a_device_says_what_it_is(device: Device) -> None:
 def test_unknown_devices_and_contradictions_are_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(OptionError, match="gpu"):
         DeviceOptions("gpu")
+    with pytest.raises(OptionError, match="int3"):
+        DeviceOptions("npu", npu_precision="int3")
     for options in (
         DeviceOptions("cpu", emulate="rk3588"),
         DeviceOptions("npu", emulate="rk3399"),
-        DeviceOptions("npu", npu_precision="int3", emulate="rk3588"),
     ):
         with pytest.raises(OptionError):
             open_device(checkpoint, options)

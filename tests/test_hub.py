@@ -151,6 +151,15 @@ def test_more_bytes_than_announced_are_refused(remote: Hub) -> None:
     assert sum(path.stat().st_size for path in hub.cache_folder().rglob("*.incomplete")) == 0
 
 
+def test_a_flood_that_is_announced_is_not_begun(remote: Hub) -> None:
+    remote.sizes[WEIGHTS] = 4 << 30
+    with pytest.raises(ModelError, match=r"would send 4\.29 GB .* not the 320\.0 kB"):
+        pull()
+    assert not [path for path, _ in remote.requests if path.endswith(WEIGHTS)]
+    remote.sizes.clear()
+    assert (pull() / WEIGHTS).read_bytes() == remote.files[WEIGHTS]
+
+
 def test_a_pinned_model_accepts_no_other_weights(remote: Hub) -> None:
     pinned = Repository(REPO, COMMIT, WEIGHTS, sha256="0" * 64)
     with pytest.raises(ModelError, match="not the pinned"):

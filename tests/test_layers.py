@@ -47,8 +47,8 @@ class FaultyOps(NumpyOps):
     def _scaled(self, name: str, x: Float) -> Float:
         return x * self._scale if name == self._layer else x
 
-    def conv_gelu(self, x: Float, conv: Conv, stride: int) -> Float:
-        return self._scaled(conv.name, super().conv_gelu(x, conv, stride))
+    def conv_gelu(self, x: Float, conv: Conv) -> Float:
+        return self._scaled(conv.name, super().conv_gelu(x, conv))
 
     def layer_norm(self, x: Float, norm: Norm) -> Float:
         return self._scaled(norm.name, super().layer_norm(x, norm))

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from browser import until
 
-from whisper_npu.pages.transcript import EMBEDDED, audio_source, clock, page
+from whisper_npu.pages.transcript import EMBEDDED, audio_source, page, position
 from whisper_npu.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -217,8 +217,13 @@ def test_silence(reader: Reader) -> None:
     assert reader.troubles == []
 
 
-def test_clock() -> None:
-    assert [clock(0), clock(59.99), clock(60), clock(3661)] == ["0:00", "0:59", "1:00", "1:01:01"]
+def test_position() -> None:
+    assert [position(0), position(59.99), position(60), position(3661)] == [
+        "0:00",
+        "0:59",
+        "1:00",
+        "1:01:01",
+    ]
 
 
 def test_the_page_is_one_file() -> None:

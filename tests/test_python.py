@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import whisper_npu
+from whisper_npu import sources
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
@@ -18,7 +19,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_of_the_documentation_runs(number: int) -> None:
     try:
-        whisper_npu.find_model("tiny.en", offline=True)
+        sources.find("tiny.en", offline=True)
     except whisper_npu.ModelError as error:
         pytest.skip(str(error))
     done = subprocess.run(

@@ -44,7 +44,7 @@ def test_every_target_with_every_window() -> None:
     ("target", "precision", "window", "expected"),
     [
         (("rk3399",), "fp16", (30,), "target: 'rk3399' is not one of rk3588"),
-        (("rk3588",), "int4", (30,), "precision: 'int4' is not one of fp16, int8"),
+        (("rk3588",), "int4", (30,), "npu_precision: 'int4' is not one of auto, fp16, int8"),
         (("rk3588",), "fp16", (31,), "window: 31 is not 1 to 30 seconds"),
         (("rk3588",), "fp16", (0,), "window: 0 is not 1 to 30 seconds"),
         (("rk3588",), "fp16", (), "one value at the least"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from whisper_npu.batch import report
-from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result, clock
+from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result, duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,5 +79,5 @@ def test_what_the_board_does_not_tell_is_not_invented(
     assert "°C" not in batch.table()
 
 
-def test_clock() -> None:
-    assert [clock(59.94), clock(60), clock(3725.4)] == ["59.9 s", "0:01:00", "1:02:05"]
+def test_duration() -> None:
+    assert [duration(59.94), duration(60), duration(3725.4)] == ["59.9 s", "0:01:00", "1:02:05"]

@@ -39,7 +39,8 @@ def test_a_bar_over_seconds_of_audio(tmp_path: Path, monkeypatch: pytest.MonkeyP
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     _show(folder, tmp_path / "out", "")
-    bars = re.findall(r"(\d+)%\|.*?\| (\d+)/(\d+) s \[", terminal.getvalue())
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.getvalue())
+    bars = re.findall(r"(\d+)% \S+ +(\d+)/(\d+) s ", plain)
     assert bars[-1] == ("100", "630", "630")  # 21 windows of 30 s
     assert "RTF 0.0" in terminal.getvalue()
     assert [int(n) for _, n, _ in bars] == sorted(int(n) for _, n, _ in bars)

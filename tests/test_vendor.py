@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from whisper_npu import find_model
+from whisper_npu import sources
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.compilation import LIMITS, Compilation, compile_graphs
 from whisper_npu.devices.cpu import open_cpu
@@ -67,7 +67,7 @@ PLACED = {
 def real(name: str) -> Path:
     """The folder of a published model; skips where no package has brought it."""
     try:
-        return find_model(name, offline=True)
+        return sources.find(name, offline=True)
     except ModelError as error:
         pytest.skip(str(error))
 

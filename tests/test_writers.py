@@ -20,7 +20,7 @@ from whisper_npu.errors import OptionError, OutputError
 from whisper_npu.options import SubtitleOptions
 from whisper_npu.options.batch import formats
 from whisper_npu.transcript import Segment, Transcript, Word
-from whisper_npu.writers import FORMATS, clock, cue_text, line, write, write_all
+from whisper_npu.writers import FORMATS, cue_text, line, timecode, write, write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -256,16 +256,16 @@ def test_an_emptied_first_segment_does_not_hide_that_there_are_words() -> None:
 
 def test_a_time_before_the_beginning_is_the_beginning() -> None:
     """There it is an assertion."""
-    assert clock(-0.02) == "00:00:00.000"
+    assert timecode(-0.02) == "00:00:00.000"
 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(0.0005, "00:00:00.000"), (59.9996, "00:01:00.000"), (3600, "01:00:00.000")],
 )
-def test_clock_rounds_as_openai_whisper(seconds: float, expected: str) -> None:
-    assert clock(seconds) == expected
-    assert clock(seconds, hours=False) == expected.removeprefix("00:")
+def test_timecode_rounds_as_openai_whisper(seconds: float, expected: str) -> None:
+    assert timecode(seconds) == expected
+    assert timecode(seconds, hours=False) == expected.removeprefix("00:")
 
 
 # options and files

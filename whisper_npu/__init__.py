@@ -58,15 +58,6 @@ if any(file for place in __path__ for file in Path(place).glob("kernels/_native*
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def find_model(
-    name: str | Path | None, *, offline: bool = False, say: Callable[[str], None] | None = None
-) -> Path:
-    """The folder of a model, as `load_model` finds it."""
-    from whisper_npu import sources
-
-    return sources.find(None if name is None else str(name), offline=offline, say=say)
-
-
 def load_model(
     name: str | Path | None = None,
     *,
@@ -84,12 +75,13 @@ def load_model(
 
     Raises OptionError (no such device), ModelError, OutputError (a full disk), DeviceError.
     """
-    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu import sources
     from whisper_npu.devices.opening import open_device
     from whisper_npu.options import DeviceOptions
     from whisper_npu.transcribe import Model
 
-    checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
+    wanted = None if name is None else str(name)
+    checkpoint = sources.open_checkpoint(wanted, offline=offline, say=say)
     options = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
     return Model(checkpoint, open_device(checkpoint, options))
 

@@ -80,14 +80,15 @@ def open_audio(source: Source) -> Iterator[Audio]:
     are clipped. A recording of no samples has no blocks and a warning.
     Raises AudioError, here or from the blocks, naming the recording and what to do.
     """
-    name = _name(source)
+    name = name_of(source)
     warnings: list[str] = []
     with _open(source, name) as file, closing(_decode(file, name, warnings.append)) as blocks:
         first = next(blocks, None)  # a recording that cannot be read fails here
         yield Audio(name, blocks if first is None else chain([first], blocks), warnings)
 
 
-def _name(source: Source) -> str:
+def name_of(source: Source) -> str:
+    """A recording as messages name it."""
     if not isinstance(source, (str, os.PathLike)):
         return str(getattr(source, "name", "audio"))
     if os.fspath(source) == "-":

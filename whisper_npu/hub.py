@@ -275,9 +275,15 @@ def _download(repository: Repository, file: File) -> Path:
 
     patience = constants.HF_HUB_DOWNLOAD_TIMEOUT
     url = hf_hub_url(repository.name, file.name, revision=repository.revision)
-    etag = get_hf_file_metadata(url, timeout=patience).etag or ""
-    if not re.fullmatch(r"[\w-]+", etag):  # it becomes a file name, whatever it says
-        raise ModelError(f"the hub gives {etag!r} as checksum of {repository.name} {file.name}")
+    offered = get_hf_file_metadata(url, timeout=patience)
+    if not re.fullmatch(r"[\w-]+", offered.etag or ""):  # it becomes a file name, whatever it says
+        told = f"{offered.etag!r} as checksum"
+        raise ModelError(f"the hub gives {told} of {repository.name} {file.name}")
+    if len(file.digest) == 64 and offered.size not in (None, file.size):  # small ones are packed
+        raise ModelError(
+            f"the hub would send {readable(offered.size)} for {repository.name} {file.name}, not "
+            f"the {readable(file.size)} that it announced; nothing was downloaded"
+        )
     path = hf_hub_download(
         repository.name,
         file.name,

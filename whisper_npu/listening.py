@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from whisper_npu.audio import open_audio
 from whisper_npu.features import WINDOW, log_mel
 from whisper_npu.speech import Detector, SpeechOnly, Voiced, clips, spans, within
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from whisper_npu.audio import Source
     from whisper_npu.features import LogMel
     from whisper_npu.options.transcription import TranscribeOptions
 
@@ -37,6 +39,14 @@ class Features(Protocol):
     def window(self, start: int, n_frames: int = WINDOW, *, silence: bool = False) -> Float:
         """(n_mels, 3000) float32: frames from `start`; behind n_frames zeros, or true silence."""
         ...
+
+
+def listen(
+    source: Source, n_mels: int, options: TranscribeOptions
+) -> tuple[LogMel | Voiced | SpeechOnly, tuple[str, ...]]:
+    """Features of a recording, and what is wrong with it. Raises AudioError, OptionError."""
+    with open_audio(source) as audio:
+        return hear(audio.blocks, n_mels, options), tuple(audio.warnings)
 
 
 def hear(

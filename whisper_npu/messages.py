@@ -12,9 +12,16 @@ if TYPE_CHECKING:
 
 
 def printable(path: Path | str) -> str:
-    """A path as messages name it, on one line: what is no text, and control characters, escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """A path or text as messages show it, on one line: control characters and non-text escaped."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(path))
+
+
+def _escaped(character: str) -> str:
+    """A byte of a file name that is no text shows as that byte."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return rf"\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,17 +19,26 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
+Role = Literal["query", "key", "value", "out", "fc1", "fc2"]  # of a linear layer in its own
+
+ATTENTION = "attention"  # all heads of one layer, among the names of other layers
+
 A = TypeVar("A")  # an activation in a device's own order: row-major, NPU tiles, ...
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """y = x W^T + b. Keys have no bias in Whisper; it reads as zero."""
+    """y = x W^T + b. Keys have no bias in Whisper; it reads as zero.
+
+    cross  of attention from the decoder to the encoder
+    """
 
     checkpoint: Checkpoint
     name: str
+    role: Role
     n_in: int
     n_out: int
+    cross: bool = False
 
     @cached_property
     def weight(self) -> Float:
@@ -71,6 +80,7 @@ class Conv:
     name: str
     n_in: int
     n_out: int
+    stride: int
 
     @cached_property
     def weight(self) -> Float:
@@ -123,8 +133,8 @@ class Whisper:
         self.dims = dims = checkpoint.dims
         encoder, decoder = "model.encoder", "model.decoder"
         width = dims.n_audio_state
-        self.conv1 = Conv(checkpoint, f"{encoder}.conv1", dims.n_mels, width)
-        self.conv2 = Conv(checkpoint, f"{encoder}.conv2", width, width)
+        self.conv1 = Conv(checkpoint, f"{encoder}.conv1", dims.n_mels, width, 1)
+        self.conv2 = Conv(checkpoint, f"{encoder}.conv2", width, width, 2)
         self.encoder_layers = [
             self._layer(f"{encoder}.layers.{i}", cross=False) for i in range(dims.n_audio_layer)
         ]
@@ -137,20 +147,21 @@ class Whisper:
     def _layer(self, name: str, *, cross: bool) -> Layer:
         width = self.dims.n_text_state if cross else self.dims.n_audio_state
         return Layer(
-            attention=self._attention(f"{name}.self_attn", width),
-            cross=self._attention(f"{name}.encoder_attn", width) if cross else None,
+            attention=self._attention(f"{name}.self_attn", width, cross=False),
+            cross=self._attention(f"{name}.encoder_attn", width, cross=True) if cross else None,
             mlp_norm=Norm(self.checkpoint, f"{name}.final_layer_norm", width),
-            fc1=Linear(self.checkpoint, f"{name}.fc1", width, 4 * width),
-            fc2=Linear(self.checkpoint, f"{name}.fc2", 4 * width, width),
+            fc1=Linear(self.checkpoint, f"{name}.fc1", "fc1", width, 4 * width),
+            fc2=Linear(self.checkpoint, f"{name}.fc2", "fc2", 4 * width, width),
         )
 
-    def _attention(self, name: str, width: int) -> Attention:
-        def projection(part: str) -> Linear:
-            return Linear(self.checkpoint, f"{name}.{part}_proj", width, width)
+    def _attention(self, name: str, width: int, *, cross: bool) -> Attention:
+        def projection(part: str, role: Role) -> Linear:
+            return Linear(self.checkpoint, f"{name}.{part}_proj", role, width, width, cross)
 
         return Attention(
             Norm(self.checkpoint, f"{name}_layer_norm", width),
-            projection("q"), projection("k"), projection("v"), projection("out"),
+            projection("q", "query"), projection("k", "key"),
+            projection("v", "value"), projection("out", "out"),
         )  # fmt: skip
 
     @cached_property
@@ -185,7 +196,7 @@ class Ops(Protocol[A]):
     - nothing is good after the next window has begun.
     """
 
-    def conv_gelu(self, x: A, conv: Conv, stride: int) -> A:
+    def conv_gelu(self, x: A, conv: Conv) -> A:
         """GELU of a convolution: (F, K) -> (F / stride, N)."""
         ...
 
@@ -214,8 +225,8 @@ def encode(model: Whisper, ops: Ops[A], mel: A, *, n_positions: int | None = Non
     return       (C, D)       activation  C = F / 2
     """
     n_heads = model.dims.n_audio_head
-    x = ops.conv_gelu(mel, model.conv1, 1)
-    x = ops.conv_gelu(x, model.conv2, 2)
+    x = ops.conv_gelu(mel, model.conv1)
+    x = ops.conv_gelu(x, model.conv2)
     x = ops.add(x, model.audio_positions[:n_positions])
     for layer in model.encoder_layers:
         heads = layer.attention

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class NumpyOps:
     """`Ops` over plain float32 arrays (..., T, D), by the reference kernels."""
 
-    def conv_gelu(self, x: Float, conv: Conv, stride: int) -> Float:
-        return reference.gelu(reference.conv1d(x, conv.weight, conv.bias, stride))
+    def conv_gelu(self, x: Float, conv: Conv) -> Float:
+        return reference.gelu(reference.conv1d(x, conv.weight, conv.bias, conv.stride))
 
     def add(self, x: Float, rows: Float) -> Float:
         return x + rows

@@ -117,7 +117,7 @@ class Run:
             _require_safe([recording], self._request)
             yield recording
 
-    def _engine(self, number: int, of: int) -> workers.ModelEngine:
+    def _engine(self, number: int, of: int) -> workers.Engine:
         engine = self._opening.engine(number, of)
         if self._request.run.plan and number == 0:
             self._say("\n".join(plan_lines(engine.model.device)))

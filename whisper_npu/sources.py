@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu import hub, packages
 from whisper_npu.catalogue import known, resolve
+from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.errors import HubUnreachable, ModelError
 from whisper_npu.machine import Machine
 
@@ -43,6 +44,13 @@ def find(name: str | None, *, offline: bool = False, say: Say | None = None) -> 
         raise ModelError(f"there is no model folder {name}")
     model = resolve(name)
     return here(model) or fetch(model, offline=offline, say=say)
+
+
+def open_checkpoint(
+    name: str | None, *, offline: bool = False, say: Say | None = None
+) -> Checkpoint:
+    """The weights and settings of a model, as `find` finds it. Raises ModelError, OutputError."""
+    return Checkpoint(find(name, offline=offline, say=say))
 
 
 def here(model: KnownModel) -> Path | None:

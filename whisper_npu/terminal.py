@@ -1,25 +1,34 @@
-"""Reports -> tables and coloured text on a terminal; plain where there is none, or with NO_COLOR.
+"""Tables, colours and a bar on a terminal; plain text where there is none, or with NO_COLOR.
 
 Texts are data: control characters in them do not reach the terminal. The door to rich.
 """
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from whisper_npu.messages import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from whisper_npu.bench import Benchmark
     from whisper_npu.comparison.accuracy import Chunk
     from whisper_npu.comparison.divergence import Divergence
     from whisper_npu.comparison.verdict import Comparison, DeviceResult, Findings, RecordingResult
     from whisper_npu.figures import Figure
+    from whisper_npu.machine import Finding
+
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+_OFTEN = 0.1  # seconds between two drawings of the bar
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -27,9 +36,65 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
-def printable(text: str) -> str:
-    """Text without characters that steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+class ProgressBar:
+    """Seconds done of seconds to do, at the foot of standard error where that is a terminal."""
+
+    def __init__(self) -> None:
+        to = console(stderr=True)
+        self.is_shown = to.is_interactive
+        self._progress = Progress(
+            TaskProgressColumn(),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            TextColumn("{task.fields[note]}"),
+            console=to,
+            transient=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("", total=1.0, note="")
+        self._drawn = 0.0
+        self._show()
+
+    def _show(self) -> None:
+        if self.is_shown:
+            self._progress.start()
+            self._progress.console.show_cursor(True)  # we may be ended at any time
+
+    def update(self, seconds: float, total: float, note: str) -> None:
+        """Show where we are."""
+        self._progress.update(self._task, completed=seconds, total=total, note=note)
+        if self.is_shown and time.monotonic() - self._drawn > _OFTEN:
+            self._progress.refresh()
+            self._drawn = time.monotonic()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """While something else is written to the terminal."""
+        if self.is_shown:
+            self._progress.stop()
+        try:
+            yield
+        finally:
+            self._show()
+
+    def close(self) -> None:
+        """Leave it as it is now."""
+        if self.is_shown:
+            self._progress.live.transient = False
+            self._progress.stop()
+
+
+def show_finding(finding: Finding, to: Console) -> None:
+    """Print one line of a diagnosis, and how to mend what it found."""
+    status = f"{finding.status:<4}", _COLOURS[finding.status]
+    rest = f"  {finding.name:<12} {finding.message}"
+    to.print(Text.assemble(status, rest), soft_wrap=True)
+    if finding.fix:
+        to.print(Text(f"{'':<19}-> {finding.fix}"), soft_wrap=True)
 
 
 def percent(rate: float) -> str:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.audio import open_audio
+from whisper_npu.audio import name_of
 from whisper_npu.decoding import Decoder
 from whisper_npu.errors import ModelError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.languages import language_code
-from whisper_npu.listening import hear
+from whisper_npu.listening import hear, listen
 from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
 from whisper_npu.pieces import Cut, cut, emptied, ended, inside
 from whisper_npu.speech import SpeechOnly, Voiced, clips
@@ -81,11 +81,10 @@ class Model:
         n_mels = self.checkpoint.dims.n_mels
         if isinstance(audio, np.ndarray):
             return Transcription(self, hear([audio], n_mels, options), options, state)
-        with open_audio(audio) as opened:
-            heard = hear(opened.blocks, n_mels, options)
-        for warning in opened.warnings:
-            _log.warning("%s: %s", opened.name, warning)
-        return Transcription(self, heard, options, state)
+        features, warnings = listen(audio, n_mels, options)
+        for warning in warnings:
+            _log.warning("%s: %s", name_of(audio), warning)
+        return Transcription(self, features, options, state)
 
     def segments(
         self, audio: Source | Float, options: TranscribeOptions = DEFAULT

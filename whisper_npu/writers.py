@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LONG_PAUSE = 3.0  # seconds, after which a subtitle of counted lines ends
 
 
-def clock(seconds: float, *, hours: bool = True, decimal: str = ".") -> str:
+def timecode(seconds: float, *, hours: bool = True, decimal: str = ".") -> str:
     """HH:MM:SS.mmm; without `hours` they are shown only when there are any."""
     milliseconds = max(0, round(seconds * 1000))
     minutes, milliseconds = divmod(milliseconds, 60_000)
@@ -64,7 +64,7 @@ def line(text: str) -> str:
 def srt(transcript: Transcript, options: SubtitleOptions) -> str:
     """SubRip."""
     return "".join(
-        f"{i}\n{clock(start, decimal=',')} --> {clock(end, decimal=',')}\n{text}\n\n"
+        f"{i}\n{timecode(start, decimal=',')} --> {timecode(end, decimal=',')}\n{text}\n\n"
         for i, (start, end, text) in enumerate(cues(transcript, options), 1)
     )
 
@@ -74,7 +74,7 @@ def vtt(transcript: Transcript, options: SubtitleOptions) -> str:
     device = emulated(transcript)
     note = f"NOTE {device}\n\n" if device else ""
     return f"WEBVTT\n\n{note}" + "".join(
-        f"{clock(start, hours=False)} --> {clock(end, hours=False)}\n{text}\n\n"
+        f"{timecode(start, hours=False)} --> {timecode(end, hours=False)}\n{text}\n\n"
         for start, end, text in cues(transcript, options)
     )
 

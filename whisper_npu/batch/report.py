@@ -111,11 +111,12 @@ class Report:
     def table(self) -> str:
         """For stderr: figures, then what failed and why."""
         figures = self.summary()
+        heard, took = duration(figures["audio_seconds"]), duration(figures["elapsed_seconds"])
         lines = [
             f"{figures[DONE]} done, {figures[SKIPPED]} skipped, {figures[FAILED]} failed"
             + (f", {figures[INTERRUPTED]} interrupted" if figures[INTERRUPTED] else "")
             + (f", {figures['not_begun']} not begun" if figures["not_begun"] else ""),
-            f"{clock(figures['audio_seconds'])} of audio in {clock(figures['elapsed_seconds'])}"
+            f"{heard} of audio in {took}"
             + (f", RTF {Figure(figures['rtf'], '', self.origin)}" if figures["rtf"] else "")
             + f", peak memory {figures['peak_rss_bytes'] / 1e6:.0f} MB"
             + (f", {self._hottest:.0f} °C" if self._hottest is not None else "")
@@ -135,7 +136,7 @@ class Report:
         return json.dumps({"summary": self.summary(), "recordings": recordings}, indent=1) + "\n"
 
 
-def clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """h:mm:ss, or seconds when there are few."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -9,31 +9,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from whisper_npu import cache, find_model
-from whisper_npu.audio import open_audio
-from whisper_npu.checkpoint import Checkpoint
+from whisper_npu import cache, sources
 from whisper_npu.devices.cores import choose
 from whisper_npu.devices.opening import npu_cores, open_device
 from whisper_npu.errors import AudioError, OptionError, OutputError
 from whisper_npu.events import WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND
-from whisper_npu.listening import hear
+from whisper_npu.listening import listen
 from whisper_npu.machine import Machine
 from whisper_npu.options import DeviceOptions
 from whisper_npu.transcribe import Model, Transcription
-from whisper_npu.transcript import Segment, Transcript
+from whisper_npu.transcript import Segment
 from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
     from whisper_npu.devices.device import DeviceInfo
-    from whisper_npu.events import Event, State
+    from whisper_npu.events import State
     from whisper_npu.listening import Features
     from whisper_npu.options import SubtitleOptions, TranscribeOptions
 
@@ -41,32 +39,9 @@ _LOOK = 0.2  # seconds between two looks for a signal
 _COPIES = 4  # of the weights: what one worker may need in memory, generously
 
 
-class Hearing(Protocol):
-    """One recording going through a model; a `transcribe.Transcription`."""
-
-    def __iter__(self) -> Iterator[Event]: ...
-
-    def transcript(self, segments: list[Segment]) -> Transcript:
-        """All segments as one result."""
-        ...
-
-
-class Engine(Protocol):
-    """What a worker works with."""
-
-    @property
-    def device(self) -> DeviceInfo: ...
-
-    def begin(self, features: Features, state: State | None) -> Hearing:
-        """Start a recording, or go on with one."""
-        ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class ModelEngine:
-    """A model with the options for its recordings."""
+@dataclass
+class Engine:
+    """What a worker works with: a model with the options for its recordings."""
 
     model: Model
     options: TranscribeOptions
@@ -105,7 +80,7 @@ class Opening:
         self._device = device if isinstance(device, DeviceOptions) else DeviceOptions(device)
         self._door = threading.Lock()
         self._options = options
-        self._checkpoint = Checkpoint(find_model(name, offline=offline, say=say))
+        self._checkpoint = sources.open_checkpoint(name, offline=offline, say=say)
         if options.task == "translate":
             require_translation(self._checkpoint)
 
@@ -126,10 +101,9 @@ class Opening:
 
     def prepare(self, path: Source, stack: ExitStack) -> tuple[Features, tuple[str, ...]]:
         """Features of a recording, and what is wrong with it. Raises AudioError, OutputError."""
-        with open_audio(path) as audio:
-            features = hear(audio.blocks, self._checkpoint.dims.n_mels, self._options)
-            stack.callback(features.close)
-            return features, tuple(audio.warnings)
+        features, warnings = listen(path, self._checkpoint.dims.n_mels, self._options)
+        stack.callback(features.close)
+        return features, warnings
 
     @property
     def n_workers(self) -> int:
@@ -137,7 +111,7 @@ class Opening:
         free, _ = Machine().memory() or (0, 0)
         return max(1, min(npu_cores(self._device), free // (_COPIES * self._checkpoint.n_bytes)))
 
-    def engine(self, number: int, of: int = 1) -> ModelEngine:
+    def engine(self, number: int, of: int = 1) -> Engine:
         """A device of its own for each worker, with its share of the cores.
 
         Raises DeviceError, ModelError.
@@ -148,7 +122,7 @@ class Opening:
                 threads = max(1, choose().threads // of)
             options = replace(self._device, share=(number, of), threads=threads)
             device = open_device(self._checkpoint, options)
-        return ModelEngine(Model(self._checkpoint, device), self._options)
+        return Engine(Model(self._checkpoint, device), self._options)
 
 
 def run(
@@ -266,7 +240,7 @@ class _Crew:
         elapsed = time.monotonic() - started
         self._batch.finish(job, run.transcript(job.segments), elapsed, seconds - before)
 
-    def _hear(self, job: Job, run: Hearing, n_frames: int) -> bool:
+    def _hear(self, job: Job, run: Transcription, n_frames: int) -> bool:
         """Go through a recording; False when stopped before its end."""
         recent: list[Segment] = []
         for event in run:

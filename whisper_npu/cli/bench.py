@@ -55,16 +55,15 @@ def bench(  # noqa: PLR0913  one parameter an option
     """
     from json import dumps
 
-    from whisper_npu import find_model, terminal
+    from whisper_npu import sources, terminal
     from whisper_npu.bench import bench
-    from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.options import DeviceOptions
     from whisper_npu.reports.benchmark import page
     from whisper_npu.reports.comparison import plain
     from whisper_npu.writers import write
 
-    folder = find_model(model, offline=offline, say=say)
-    found = bench(Checkpoint(folder), DeviceOptions.named(device, emulate), options, say)
+    checkpoint = sources.open_checkpoint(model, offline=offline, say=say)
+    found = bench(checkpoint, DeviceOptions.named(device, emulate), options, say)
     if report is not None:
         write(report, page(found))
         say(str(report))

@@ -38,10 +38,9 @@ def build(
 
       whisper-npu cache build base --soc rk3588
     """
-    from whisper_npu import find_model
-    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu import sources
     from whisper_npu.devices.npu.weights import build as convert
 
-    checkpoint = Checkpoint(find_model(model, offline=offline, say=say))
+    checkpoint = sources.open_checkpoint(model, offline=offline, say=say)
     n_bytes = convert(checkpoint, soc, npu_precision)
     say(f"{checkpoint.name} for {soc}, {npu_precision}: {n_bytes / 1e6:.0f} MB are ready")

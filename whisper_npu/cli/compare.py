@@ -72,8 +72,7 @@ def _task(
     """What to compare; the model comes last, for it may have to be downloaded."""
     from dataclasses import replace
 
-    from whisper_npu import find_model
-    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu import sources
     from whisper_npu.comparison import GREEDY, Task
     from whisper_npu.comparison.references import references
     from whisper_npu.comparison.verdict import TOLERANCE
@@ -83,7 +82,7 @@ def _task(
     said = references(options.reference, recordings) if options.reference else {}
     return Task(
         recordings,
-        Checkpoint(find_model(model, offline=offline, say=say)),
+        sources.open_checkpoint(model, offline=offline, say=say),
         devices,
         said,
         replace(GREEDY, language=options.language, word_timestamps=options.word_timestamps),

@@ -21,14 +21,13 @@ def compile_model(model: ModelName, *, options: CompileOptions, offline: Offline
 
       whisper-npu compile base --target rk3588 --target rk3566
 
-      whisper-npu compile base --target rk3588 --precision int8 --calibrate recordings/
+      whisper-npu compile base --target rk3588 --npu-precision int8 --calibrate recordings/
     """
-    from whisper_npu import find_model
-    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu import sources
     from whisper_npu.compilation import compile_graphs
     from whisper_npu.graphs.recipe import recipes
 
     wanted = recipes(options)
-    checkpoint = Checkpoint(find_model(model, offline=offline, say=say))
+    checkpoint = sources.open_checkpoint(model, offline=offline, say=say)
     for folder in compile_graphs(checkpoint, wanted, options, say):
         typer.echo(folder)

@@ -82,7 +82,9 @@ def show(
 
     It is the default, or set in the configuration file or in an environment variable.
 
-    For example: whisper-npu config show transcribe
+    For example:
+
+      whisper-npu config show transcribe
     """
     root: Any = ctx.find_root().command
     if command not in root.commands:
@@ -107,6 +109,8 @@ def _toml(name: str, value: Any) -> str:
 def path() -> None:
     """Print where the configuration file is read from.
 
-    For example: whisper-npu config path
+    For example:
+
+      whisper-npu config path
     """
     typer.echo(settings.config_file())

@@ -12,9 +12,6 @@ from whisper_npu.options.diagnosis import DoctorOptions  # noqa: TC001  read whe
 
 if TYPE_CHECKING:
     from whisper_npu.doctor import Diagnosis
-    from whisper_npu.machine import Finding
-
-_COLOURS = {"pass": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 
 @taking_options
@@ -48,17 +45,16 @@ def doctor(*, options: DoctorOptions, json: AsJson = False) -> None:
 
         typer.echo(dumps(found.as_json(), indent=2))
         raise typer.Exit(found.exit_code)
-    for finding in found.rest:
-        _show(finding)
-    for finding in found.npu:
-        _show(finding)
+    from whisper_npu import terminal
+
+    for finding in [*found.rest, *found.npu]:
+        terminal.show_finding(finding, terminal.console())
     typer.echo(f"\n{found.verdict}")
     raise typer.Exit(found.exit_code)
 
 
 def _report(found: Diagnosis, options: DoctorOptions) -> None:
-    from whisper_npu import find_model
-    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu import sources
     from whisper_npu.doctor.survey import Subject, survey, survey_files
     from whisper_npu.machine import Machine
     from whisper_npu.reports.board import board_page
@@ -66,15 +62,8 @@ def _report(found: Diagnosis, options: DoctorOptions) -> None:
 
     assert options.report is not None  # noqa: S101  looked at before
     data, page = survey_files(options.report)
-    checkpoint = Checkpoint(find_model(options.model, offline=True))
+    checkpoint = sources.open_checkpoint(options.model, offline=True)
     library, seconds = options.rknnrt, options.load_seconds
     subject = Subject(Machine(), checkpoint, library, options.emulate, seconds)
     write(page, board_page(survey(subject, found, data, say)))
     say(f"wrote {data} and {page}")
-
-
-def _show(finding: Finding) -> None:
-    status = typer.style(f"{finding.status:<4}", fg=_COLOURS[finding.status])
-    typer.echo(f"{status}  {finding.name:<12} {finding.message}")
-    if finding.fix:
-        typer.echo(f"{'':<19}-> {finding.fix}")

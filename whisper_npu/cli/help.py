@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from inspect import cleandoc
 from typing import Any
 
 import typer
@@ -17,22 +18,29 @@ WIDE = 60  # columns from which on an option and its text stand side by side
 class Command(TyperCommand):
     """A command whose options stand in groups."""
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  as click calls it
+        """Write what the command does, its examples as they are: they will be copied."""
+        for paragraph in cleandoc(self.help or "").split("\n\n"):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                if paragraph.startswith(" "):
+                    formatter.write(f"{'':{formatter.current_indent}}{paragraph}\n")
+                else:
+                    formatter.write_text(paragraph.replace("-", HYPHEN))
+        formatter.buffer = [part.replace(HYPHEN, "-") for part in formatter.buffer]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and each group of options."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            row = parameter.get_help_record(ctx)
-            if row is None:
-                continue
-            ordinary = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            group = getattr(parameter, "rich_help_panel", None) or ordinary
-            groups.setdefault(group, []).append((_term(parameter, row[0]), row[1]))
-        for group, rows in groups.items():
-            _write(formatter, group, rows)
+        _write_options(self, ctx, formatter)
 
 
 class Group(TyperGroup):
     """Several commands, each with a whole sentence."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options and the commands."""
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  as click calls it
         """Write the commands; typer's own list cuts sentences short."""
@@ -40,12 +48,25 @@ class Group(TyperGroup):
         _write(formatter, "Commands", rows)
 
 
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        row = parameter.get_help_record(ctx)
+        if row is None:
+            continue
+        ordinary = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        group = getattr(parameter, "rich_help_panel", None) or ordinary
+        groups.setdefault(group, []).append((_term(parameter, row[0]), row[1]))
+    for group, rows in groups.items():
+        _write(formatter, group, rows)
+
+
 def _write(formatter: Any, heading: str, rows: list[tuple[str, str]]) -> None:
     """A group; no line breaks at the hyphens of an option."""
     with formatter.section(heading):
         formatter.write_dl(
             [(term, REMARK.sub(r" (\1)", text).replace("-", HYPHEN)) for term, text in rows],
-            col_max=26 if formatter.width >= WIDE else 2,
+            col_max=26 if formatter.width >= WIDE else 1,
         )
     formatter.buffer = [part.replace(HYPHEN, "-") for part in formatter.buffer]
 

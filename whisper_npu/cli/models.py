@@ -21,7 +21,9 @@ app = typer_app(
 def list_models() -> None:
     """List the models that have a short name, then others found on this machine.
 
-    For example: whisper-npu models list
+    For example:
+
+      whisper-npu models list
     """
     from whisper_npu import hub
     from whisper_npu.catalogue import known
@@ -60,7 +62,9 @@ def _where(model: KnownModel) -> tuple[str, str]:
 def pull(name: ModelName, *, offline: Offline = False) -> None:
     """Download a model and verify it. What is here already is not downloaded again.
 
-    For example: whisper-npu models pull small
+    For example:
+
+      whisper-npu models pull small
     """
     from whisper_npu import sources
     from whisper_npu.catalogue import resolve
@@ -79,7 +83,9 @@ def verify(
 ) -> None:
     """Check that the files of a model are complete and unchanged.
 
-    For example: whisper-npu models verify --repair small
+    For example:
+
+      whisper-npu models verify --repair small
     """
     from whisper_npu import hub, packages, sources
     from whisper_npu.catalogue import known, resolve
@@ -105,21 +111,22 @@ def verify(
 def path(name: ModelName) -> None:
     """Print where a model lies on this machine.
 
-    For example: whisper-npu models path small
+    For example:
+
+      whisper-npu models path small
     """
     from whisper_npu import sources
-    from whisper_npu.checkpoint import Checkpoint
 
-    folder = sources.find(name, offline=True)
-    Checkpoint(folder)  # raises where there is no model
-    typer.echo(folder)
+    typer.echo(sources.open_checkpoint(name, offline=True).path)
 
 
 @app.command(cls=Command)
 def rm(name: ModelName) -> None:
     """Delete a downloaded model.
 
-    For example: whisper-npu models rm small
+    For example:
+
+      whisper-npu models rm small
     """
     from whisper_npu import hub, packages
     from whisper_npu.catalogue import resolve

@@ -5,10 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from json import dumps
-from threading import RLock
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from whisper_npu.batch.recordings import STDIN
 from whisper_npu.batch.report import DONE
@@ -16,6 +13,7 @@ from whisper_npu.errors import OptionError
 from whisper_npu.events import WindowDone
 from whisper_npu.messages import printable
 from whisper_npu.records import event_record
+from whisper_npu.terminal import ProgressBar, console, stage_table
 from whisper_npu.transcript import Segment
 from whisper_npu.writers import FORMATS, line
 
@@ -68,19 +66,13 @@ class Show:
         self._bytes_left = sum(self._bytes.values())
         self._bytes_seen = 0
         self._seconds_seen = 0.0  # of audio, in the recordings begun
+        self._seconds_done = 0.0
         self._last: dict[Recording, float] = {}
         self._began = time.monotonic()
         self._worked = 0.0
         self._device = ""  # where it is no real one
         self._origin: Origin = "measured"
-        tqdm.set_lock(RLock())  # its own is one between processes, and slow to make
-        self._bar = tqdm(
-            total=1.0,  # until the first recording tells its length
-            unit="s",
-            disable=None,
-            file=sys.stderr,
-            bar_format="{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{remaining}{postfix}]",
-        )
+        self._bar = ProgressBar()
 
     def opened(self, device: DeviceInfo) -> None:
         """Announce an emulated device."""
@@ -117,7 +109,7 @@ class Show:
             self._print(text.removesuffix("\n"))
         for warning in result.warnings:
             self._say(f"warning  {result.recording}: {warning}")
-        if self._bar.disable and len(self._bytes) != 1:
+        if not self._bar.is_shown and len(self._bytes) != 1:
             self._say(result_line(result))
 
     def close(self) -> None:
@@ -131,24 +123,24 @@ class Show:
         if seconds:
             self._bytes_seen += size
             self._seconds_seen += seconds
-        guess = self._bytes_left * self._seconds_seen / max(1, self._bytes_seen)
-        self._bar.total = self._seconds_seen + guess
-        self._bar.refresh()
 
     def _advance(self, recording: Recording, seconds: float) -> None:
-        self._bar.update(max(0.0, seconds - self._last[recording]))
+        self._seconds_done += max(0.0, seconds - self._last[recording])
         self._last[recording] = seconds
+        guess = self._bytes_left * self._seconds_seen / max(1, self._bytes_seen)
+        note = ""
         if self._worked:
             rtf = (time.monotonic() - self._began) / self._worked
-            self._bar.set_postfix_str(f"RTF {_ratio(rtf, self._origin)}")
+            note = f"RTF {_ratio(rtf, self._origin)}"
+        self._bar.update(self._seconds_done, self._seconds_seen + guess, note)
 
     def _print(self, text: str) -> None:
-        with tqdm.external_write_mode(file=sys.stdout):
+        with self._bar.hidden():
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
 
     def _say(self, text: str) -> None:
-        with tqdm.external_write_mode(file=sys.stderr):
+        with self._bar.hidden():
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
@@ -166,11 +158,10 @@ def result_line(result: Result) -> str:
 
 def tell_timings(report: Report) -> None:
     """Print how long each stage took."""
-    from whisper_npu import terminal
     from whisper_npu.figures import Figure
 
     seconds = {stage: Figure(spent, "s", report.origin) for stage, spent in report.stages.items()}
-    terminal.console(stderr=True).print(terminal.stage_table([(report.device, seconds)]))
+    console(stderr=True).print(stage_table([(report.device, seconds)]))
 
 
 def _ratio(value: float, word: Origin) -> str:

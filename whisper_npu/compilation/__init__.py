@@ -232,7 +232,7 @@ class Compilation:
             reason = f"{n_different} of {n_words} words differ (at most {most:.0%})"
         else:
             return
-        instead = "--precision fp16, or no graph" if recipe.precision == "int8" else "no graph"
+        instead = "--npu-precision fp16, or no graph" if recipe.precision == "int8" else "no graph"
         raise ToleranceError(
             f"the {recipe.target} {recipe.precision} graph is refused: {reason}; use {instead}: "
             f"--npu-path layers runs this model without one. The vendor's log: {self.toolchain.log}"

@@ -29,8 +29,8 @@ class Observed(Generic[A]):
         self._observe(name, self._rows(x))
         return x
 
-    def conv_gelu(self, x: A, conv: Conv, stride: int) -> A:
-        return self._show(conv.name, self._ops.conv_gelu(x, conv, stride))
+    def conv_gelu(self, x: A, conv: Conv) -> A:
+        return self._show(conv.name, self._ops.conv_gelu(x, conv))
 
     def add(self, x: A, rows: Float) -> A:
         return self._show("model.encoder.embed_positions", self._ops.add(x, rows))

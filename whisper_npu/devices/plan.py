@@ -21,7 +21,7 @@ import numpy as np
 from whisper_npu import cache
 from whisper_npu.devices.trial import Verdict, in_order
 from whisper_npu.machine import Machine
-from whisper_npu.model import Conv
+from whisper_npu.model import ATTENTION, Conv
 from whisper_npu.rknpu import clocks
 from whisper_npu.rknpu.soc import SYNC_SECONDS
 
@@ -67,7 +67,7 @@ class Plan:
 
     title: str  # chip, precision, and where the times come from
     steps: tuple[Step, ...]
-    step_of: dict[str, Step]  # layer's name -> its step; "attention" for all attention
+    step_of: dict[str, Step]  # layer's name -> its step; `ATTENTION` for every layer's
     between: Band  # modelled: softmax, GELU, layer norm, tiles and syncs on the chip's own cores
     spread: Band = (1, 1)  # of the products' time, where it is modelled
     normalise: bool = False  # softmax weights before the product with the values, not after it
@@ -147,12 +147,12 @@ def measured(
     path = cache.folder() / f"plan-{image.soc.name}-{version}.json"
     known = cache.remembered(path)
     bench = _Bench(cores)
-    bench.warm_up(_works(image, found)["attention"][1])
+    bench.warm_up(_works(image, found)[ATTENTION][1])
     now = clocks.megahertz(machine)
-    clock = ", ".join(f"{name} {now[name]} MHz" for name in ("NPU", "memory") if name in now)
+    speeds = ", ".join(f"{name} {now[name]} MHz" for name in ("NPU", "memory") if name in now)
 
     def time_of(where: str, run: Callable[[Work], None], works: list[Work]) -> float:
-        keys = [f"{where} {clock} {json.dumps(asdict(work))}" for work in works]
+        keys = [f"{where} {speeds} {json.dumps(asdict(work))}" for work in works]
         for key, work in zip(keys, works, strict=True):
             if key not in known:
                 known[key] = min(_seconds(run, work) for _ in range(3))
@@ -164,7 +164,7 @@ def measured(
         lambda works: time_of("cpu", bench.cpu, works),
     )
     try:
-        plan = _plan(image, dims, f"{title}, {clock}" if clock else title, sides, found)
+        plan = _plan(image, dims, f"{title}, {speeds}" if speeds else title, sides, found)
         cache.remember(path, known)
     finally:
         bench.close()
@@ -184,7 +184,7 @@ def _plan(
         layers.setdefault(_label(image, name, own), []).append(name)
     steps: dict[str, Step] = {}
     for label, names in layers.items():
-        count = dims.n_audio_layer if label == "attention" else len(names)
+        count = dims.n_audio_layer if label == ATTENTION else len(names)
         refused = next((found.refused[name] for name in names if name in found.refused), "")
         npu_seconds = inf if refused else npu(works[names[0]])
         steps[label] = Step(label, count, npu_seconds, cpu(works[names[0]]), refused)
@@ -197,7 +197,7 @@ def _works(image: Image, found: Verdict) -> dict[str, list[Work]]:
     """Of each layer, and of all heads of one attention."""
     works: dict[str, list[Work]] = {}
     for name, cases in image.cases(len(found.cores), to_fp16=found.to_fp16).items():
-        if name == "attention":
+        if name == ATTENTION:
             works[name] = [
                 Work(x.m, x.k, (x.n,) * image.n_heads, "fp16", to_fp16=x.to_fp16) for x in cases
             ]
@@ -208,7 +208,7 @@ def _works(image: Image, found: Verdict) -> dict[str, list[Work]]:
 
 
 def _label(image: Image, name: str, works: list[Work]) -> str:
-    if name == "attention":
+    if name == ATTENTION:
         return name
     kind = "conv" if isinstance(image.entries[name].layer, Conv) else "linear"
     work = works[0]
@@ -223,7 +223,7 @@ def _between(soc: Soc, dims: Dimensions, works: dict[str, list[Work]]) -> Band:
     others = layers * 12 * rows * width
     ends = 3 * 3 * rows * width + 2 * dims.n_text_layer * rows * width  # convolutions, K/V
     moved = sum(
-        _moved(work) * (layers if name == "attention" else 1)
+        _moved(work) * (layers if name == ATTENTION else 1)
         for name, own in works.items()
         for work in own
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import DeviceError
+from whisper_npu.model import ATTENTION
 from whisper_npu.rknpu import trials
 from whisper_npu.rknpu.trials import WORKS
 
@@ -31,7 +32,7 @@ class Verdict:
     cores: tuple[int, ...]
     to_fp16: bool = True  # results of float16
     normalise: bool = False  # softmax weights before they are multiplied
-    refused: Mapping[str, str] = field(default_factory=dict)  # layer, or "attention" -> why
+    refused: Mapping[str, str] = field(default_factory=dict)  # layer, or `ATTENTION` -> why
     left_out: Mapping[int, str] = field(default_factory=dict)  # core -> why
     n_cases: int = 0  # tried on core 0
 
@@ -84,10 +85,10 @@ def judge(image: Image, outcomes: Sequence[Outcomes], n_cores: int) -> Verdict:
         )
     left_out = trials.worse(outcomes)
     layers = image.cases(n_cores)
-    scores, weights = layers["attention"]
+    scores, weights = layers[ATTENTION]
     to_fp16 = first[scores] == WORKS
     normalise = first[weights] != WORKS and first[replace(weights, operand="shares")] == WORKS
-    layers["attention"] = [
+    layers[ATTENTION] = [
         replace(scores, to_fp16=to_fp16),
         replace(weights, operand="shares" if normalise else "weights"),
     ]

@@ -129,7 +129,7 @@ def _emulated(chip: str, model: str | None) -> list[Finding]:
 def _model_to_try(name: str | None) -> Checkpoint | None:
     """Whose shapes the NPU multiplies: the model asked for, or the default one; None: not here."""
     try:
-        return Checkpoint(sources.find(name, offline=True, say=lambda _: None))
+        return sources.open_checkpoint(name, offline=True, say=lambda _: None)
     except ModelError:
         return None
 

@@ -53,8 +53,9 @@ def recipes(options: CompileOptions) -> list[Recipe]:
     """One for each target and each window. Raises OptionError."""
     if not options.target or not options.window:
         raise OptionError("target and window need one value at the least", "target", "window")
+    precision = "int8" if options.npu_precision == "int8" else "fp16"
     return [
-        Recipe(target, options.precision, seconds)
+        Recipe(target, precision, seconds)
         for target in options.target
         for seconds in options.window
     ]

@@ -56,7 +56,7 @@ class _Watched(NumpyOps):
         self, x: Float, linear: Linear, *, gelu: bool = False, residual: Float | None = None
     ) -> Float:
         y = super().linear(x, linear, gelu=gelu, residual=residual)
-        if linear.name.endswith(".fc2"):
+        if linear.role == "fc2":
             self.seen[f"layer_{len(self.seen) - 1}"] = y
         return y
 

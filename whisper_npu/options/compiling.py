@@ -20,12 +20,12 @@ class CompileOptions:
         GRAPHS,
         metavar="CHIP",
     )
-    precision: str = option(
-        "fp16",
+    npu_precision: str = option(
+        "auto",
         "Precision of the graph: fp16, or int8, which is faster, less exact, and needs "
-        "--calibrate.",
+        "--calibrate; auto: fp16.",
         GRAPHS,
-        choices=("fp16", "int8"),
+        choices=("auto", "fp16", "int8"),
     )
     calibrate: Path | None = option(
         None,

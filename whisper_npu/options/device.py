@@ -27,17 +27,20 @@ class DeviceOptions:
         "Precision of the weights on the CPU: f32 is exact, f16 and int8 are smaller and faster; "
         "auto: what is fastest on this CPU.",
         MODEL,
+        choices=("auto", "f32", "f16", "int8"),
     )
     threads: int | None = option(
         None,
         "Number of CPU threads; without this option, one for each fast core.",
         MODEL,
         least=1,
+        most=256,
     )
     npu_precision: str = option(
         "auto",
         "Precision on the NPU: fp16, or int8, which is faster and less exact; auto: fp16.",
         MODEL,
+        choices=("auto", "fp16", "int8"),
     )
     npu_path: str = option(
         "auto",

@@ -16,8 +16,8 @@ class DoctorOptions:
 
     device: str = option(
         "auto",
-        "What to look at: npu expects one to be there, cpu leaves it out, auto takes the machine "
-        "as it is.",
+        "What to examine: with npu, it is a failure when there is none; cpu leaves the NPU out; "
+        "auto takes the machine as it is.",
         DIAGNOSIS,
         choices=("auto", "cpu", "npu"),
     )
@@ -50,7 +50,7 @@ class DoctorOptions:
     )
     load_seconds: float = option(
         300.0,
-        "With --report, how many seconds of that the board works without a pause.",
+        "With --report, for how many of those seconds the board works without a pause.",
         DIAGNOSIS,
         metavar="SECONDS",
         least=0,

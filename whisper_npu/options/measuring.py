@@ -31,7 +31,7 @@ class CompareOptions:
 
     devices: str | None = option(
         None,
-        "Devices to compare, with commas between them; the others are held against the first. "
+        "Devices to compare, with commas between them; the others are compared with the first. "
         "A device is cpu or npu, or names its precision too: cpu-f32, cpu-f16, cpu-int8, "
         "npu-fp16, npu-int8; npu-fp16-graph takes a compiled graph. Without this option "
         "cpu-f32,cpu-int8; with --emulate npu-fp16,npu-int8 as well.",

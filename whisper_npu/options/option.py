@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from whisper_npu.errors import OptionError
@@ -38,21 +39,32 @@ class Option:
     metavar: str  # what stands for the value in --help
     least: float | None  # of a number, or of each number in a tuple
     most: float | None
+    above: float | None  # least, without this number itself
+    rises: bool  # a tuple whose numbers grow
+    needs: str  # name of the option without which this one means nothing
     choices: tuple[str, ...]  # of a text, or of each text in a tuple
     read: Callable[[str], Any] | None  # text -> value, raises ValueError; None: by the type
     typed: Any  # default on the command line, where that is not the library's
 
     def wrong(self, value: Any) -> str:
         """Why a value is not allowed; empty when it is."""
-        for one in value if isinstance(value, tuple) else (value,):
-            if self.choices and one not in self.choices:
-                return f"{one!r} is not one of {', '.join(self.choices)}"
-            if isinstance(one, float) and not math.isfinite(one):
-                return f"{one} is not a number that can be used here"
-            if self.least is not None and one < self.least:
-                return f"{one:g} is less than {self.least:g}"
-            if self.most is not None and one > self.most:
-                return f"{one:g} is more than {self.most:g}"
+        values = value if isinstance(value, tuple) else (value,)
+        wrong = next(filter(None, map(self._wrong, values)), "")
+        if not wrong and self.rises and (not values or any(a >= b for a, b in pairwise(values))):
+            return "it must be one number, or several that rise"
+        return wrong
+
+    def _wrong(self, one: Any) -> str:
+        if self.choices and one not in self.choices:
+            return f"{one!r} is not one of {', '.join(self.choices)}"
+        if isinstance(one, float) and not math.isfinite(one):
+            return f"{one} is not a number that can be used here"
+        if self.least is not None and one < self.least:
+            return f"{one:g} is less than {self.least:g}"
+        if self.most is not None and one > self.most:
+            return f"{one:g} is more than {self.most:g}"
+        if self.above is not None and one <= self.above:
+            return f"{one:g} is not above {self.above:g}"
         return ""
 
 
@@ -65,12 +77,17 @@ def option(  # noqa: PLR0913  each says one thing about the option
     metavar: str = "",
     least: float | None = None,
     most: float | None = None,
+    above: float | None = None,
+    rises: bool = False,
+    needs: str = "",
     choices: tuple[str, ...] = (),
     read: Callable[[str], Any] | None = None,
     typed: Any = LIBRARY,
 ) -> T:
     """Declare a field of a dataclass as an option; see `Option`."""
-    declared = Option(text, group, short, metavar, least, most, choices, read, typed)
+    declared = Option(
+        text, group, short, metavar, least, most, above, rises, needs, choices, read, typed
+    )
     found: T = field(default=default, metadata={"option": declared})
     return found
 
@@ -81,11 +98,13 @@ def declared(options: Any) -> dict[str, Option]:
 
 
 def check(options: Any) -> None:
-    """Raise OptionError for the first value that is not allowed where it was declared."""
+    """Raise OptionError for the first value that is not allowed as it was declared."""
     for name, one in declared(options).items():
         value = getattr(options, name)
         if value is not None and (wrong := one.wrong(value)):
             raise OptionError(f"{name}: {wrong}", name)
+        if value not in (None, False) and one.needs and not getattr(options, one.needs):
+            raise OptionError(f"{name} needs {one.needs}", name, one.needs)
 
 
 def whole_number(text: str) -> int:

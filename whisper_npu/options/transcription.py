@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 from whisper_npu.errors import OptionError
 from whisper_npu.languages import language_code
@@ -60,8 +59,10 @@ class TranscribeOptions:
     )
     vad_threshold: float = option(
         0.5,
-        "Take for speech what the detector gives at least this probability, between 0 and 1.",
+        "Take a sound for speech if the detector gives it at least this probability, from 0 to 1.",
         SPEECH,
+        least=0,
+        most=1,
     )
     vad_min_speech_duration_ms: float = option(
         0.0, "Ignore speech shorter than this many milliseconds.", SPEECH, least=0
@@ -79,6 +80,7 @@ class TranscribeOptions:
         read=numbers,
         metavar="START,END,...",
         least=0,
+        rises=True,
     )
     temperature: tuple[float, ...] = option(
         (0.0,),
@@ -89,6 +91,7 @@ class TranscribeOptions:
         read=numbers,
         metavar="NUMBER,...",
         least=0,
+        rises=True,
     )
     beam_size: int | None = option(
         None,
@@ -109,8 +112,8 @@ class TranscribeOptions:
     )
     length_penalty: float | None = option(
         None,
-        "How much the length of a candidate counts for it when candidates are compared, from 0 "
-        "to 1; without this option the average over its tokens decides.",
+        "How strongly longer candidates are favoured when candidates are compared, from 0 to 1; "
+        "without this option, the average over the tokens of each decides.",
         SEARCH,
         least=0,
         most=1,
@@ -155,6 +158,7 @@ class TranscribeOptions:
         "When a window fails, try it again with this much more temperature, up to 1; none: do "
         "not try again.",
         FALLBACK,
+        above=0,
         read=number_or_none,
         metavar=NUMBER_OR_NONE,
     )
@@ -186,7 +190,10 @@ class TranscribeOptions:
         None, "Text that comes before the first window, such as names or a spelling.", PROMPTS
     )
     carry_initial_prompt: bool = option(
-        False, "Use --initial-prompt before every window, not only the first.", PROMPTS
+        False,
+        "Use --initial-prompt before every window, not only the first.",
+        PROMPTS,
+        needs="initial_prompt",
     )
     hotwords: str | None = option(
         None, "Words to expect in the recording, given to the model before every window.", PROMPTS
@@ -210,6 +217,7 @@ class TranscribeOptions:
         "Skip silences longer than this many seconds around text that seems invented; needs "
         "--word-timestamps.",
         SUBTITLES,
+        needs="word_timestamps",
     )
 
     align_words: bool = False  # word times beside the segments, which stay as they are
@@ -218,49 +226,16 @@ class TranscribeOptions:
         check(self)
         if self.language not in (AUTO, AUTO_EACH):
             language_code(self.language)
-        self._check_temperatures()
-        self._check_needs()
-        if not all(a < b for a, b in pairwise(self.clip_timestamps)):
-            raise OptionError(
-                "clip_timestamps must rise: start, end, start, end, ...", "clip_timestamps"
-            )
+        if self.patience is not None:
+            self._check_patience(self.patience, self.beam_size or 1)
         if self.vad or self.skip_silence:
             require_detector()
-        if not 0 < self.vad_threshold < 1:
-            raise OptionError(
-                f"vad_threshold: {self.vad_threshold:g} is not between 0 and 1", "vad_threshold"
-            )
 
-    def _check_temperatures(self) -> None:
-        first = self.temperature
-        if not first or list(first) != sorted(set(first)):
-            raise OptionError("temperature must be one number, or several that rise", "temperature")
-        step = self.temperature_increment_on_fallback
-        if step is not None and not step > 0:
-            raise OptionError(
-                f"temperature_increment_on_fallback: {step:g} is not above 0",
-                "temperature_increment_on_fallback",
-            )
-
-    def _check_needs(self) -> None:
-        if self.patience is not None:
-            beams = self.beam_size or 1
-            if beams == 1:
-                raise OptionError(
-                    "patience needs a beam_size of 2 or more", "patience", "beam_size"
-                )
-            if round(beams * self.patience) < 1:
-                raise OptionError(
-                    f"patience: {self.patience:g} leaves no candidate to wait for", "patience"
-                )
-        if self.carry_initial_prompt and not self.initial_prompt:
-            raise OptionError("carry_initial_prompt needs initial_prompt", "carry_initial_prompt")
-        if self.hallucination_silence_threshold is not None and not self.word_timestamps:
-            raise OptionError(
-                "hallucination_silence_threshold needs word_timestamps",
-                "hallucination_silence_threshold",
-                "word_timestamps",
-            )
+    def _check_patience(self, patience: float, beams: int) -> None:
+        if beams == 1:
+            raise OptionError("patience needs a beam_size of 2 or more", "patience", "beam_size")
+        if round(beams * patience) < 1:
+            raise OptionError(f"patience: {patience:g} leaves no candidate to wait for", "patience")
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -28,7 +28,7 @@ def page(transcript: Transcript, title: str, audio: str | None = None) -> str:
     audio  where the player finds the sound, from `audio_source`; None: the reader chooses a file
     """
     words = [word for segment in transcript.segments for word in timed(segment)]
-    details = [clock(transcript.duration), f"language {transcript.language}"]
+    details = [position(transcript.duration), f"language {transcript.language}"]
     if transcript.language_probability is not None:
         details[1] += f" ({transcript.language_probability:.0%} sure)"
     if transcript.origin != "measured":
@@ -66,7 +66,7 @@ def timed(segment: Segment) -> Sequence[Word]:
     return segment.words or segment.aligned or ()
 
 
-def clock(seconds: float) -> str:
+def position(seconds: float) -> str:
     """1:02:03, or 2:03 below an hour."""
     minutes, second = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -86,13 +86,13 @@ class _Word:
 class _Paragraph:
     text: str
     start: float
-    clock: str
+    position: str
     words: Sequence[_Word] | None
 
 
 def _paragraph(segment: Segment) -> _Paragraph:
     words = [_word(word) for word in timed(segment)] or None
-    return _Paragraph(segment.text.strip(), segment.start, clock(segment.start), words)
+    return _Paragraph(segment.text.strip(), segment.start, position(segment.start), words)
 
 
 def _word(word: Word) -> _Word:

@@ -134,7 +134,7 @@ def find_npu(options: DeviceOptions, root: Path = Path("/")) -> tuple[Soc, Libra
     soc = detect(root)
     if soc is None:
         raise DeviceError(
-            "no NPU here: this is not a Rockchip RK3588, RK3576, RK3566, RK3568 or RK3562; "
+            f"no NPU here: this is none of the Rockchip chips {', '.join(SOCS)}; "
             "use --device cpu, or --emulate rk3588 to try"
         )
     given = Path(options.rknnrt) if options.rknnrt else None

@@ -21,6 +21,7 @@ from whisper_npu.devices.npu.activations import Operand, Product, Stream, read
 from whisper_npu.devices.npu.buffers import PIECES, PIECES_OF_HEAD, Buffers
 from whisper_npu.errors import DeviceFault
 from whisper_npu.kernels import glue, reference
+from whisper_npu.model import ATTENTION, Conv
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.cores import allow_files
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from whisper_npu.devices.npu.residence import Residence
     from whisper_npu.devices.npu.weights import Entry, Image
     from whisper_npu.devices.plan import Plan
-    from whisper_npu.model import Conv, Linear, Norm
+    from whisper_npu.model import Linear, Norm
     from whisper_npu.rknpu.cores import Cores
 
     Array = NDArray[Any]
@@ -83,16 +84,16 @@ class NpuOps:
 
     # ---- the layers ----
 
-    def conv_gelu(self, x: Activation, conv: Conv, stride: int) -> Activation:
+    def conv_gelu(self, x: Activation, conv: Conv) -> Activation:
         stream: Stream = x
         entry = self._image.entries[conv.name]
-        n_rows = stream.values.shape[1] // stride
+        n_rows = stream.values.shape[1] // conv.stride
         a = self._buffers.operand(conv.name, n_rows, entry.k, "fp16")
         n_strips = conv.n_in // a.values.shape[2]
 
         def gather(tap: int) -> None:
             part = a.values[tap * n_strips : (tap + 1) * n_strips]
-            glue.tap(stream.values, tap, stride, part)
+            glue.tap(stream.values, tap, conv.stride, part)
 
         self._cores.each(gather, range(3))
         a.memory.sync_to_device()
@@ -136,7 +137,7 @@ class NpuOps:
             return self._add_to(residual, a, entry)
         if gelu:
             return self._gelu(a, entry)
-        if ".encoder_attn." in linear.name:  # for the decoder
+        if linear.cross:  # for the decoder
             return self._leave(a, entry)
         return self._multiply(a, entry)
 
@@ -191,11 +192,11 @@ class NpuOps:
     ) -> Activation:
         n_rows, width = query.n_rows, query.bounds[-1][1]
         out = self._buffers.operand("mixed", n_rows, width, self._precision)
-        on_npu = self._plan.on_npu("attention")
+        on_npu = self._plan.on_npu(ATTENTION)
         rows = self._buffers.array(
             "mixed", (width // 4, n_rows, 4)
         )  # where `out` must wait for all heads
-        with _naming("attention"):
+        with _naming(ATTENTION):
             if on_npu:
                 target = rows if out.scale is not None else out.values
                 work = self._head((query, key, value), target, n_heads)
@@ -264,7 +265,7 @@ class NpuOps:
         precision = entry.precision if on_npu else "fp16"
         bounds = self._image.bounds(entry, self._cores.n_cores) if on_npu else [(0, entry.n)]
         dtype = np.int32 if precision == "int8" else np.float32
-        n_rows, role = a.values.shape[1], name.rpartition(".")[2]
+        n_rows, role = a.values.shape[1], _role(entry.layer)
         outputs = (
             [
                 self._buffers.memory(f"{role} c {i}", 4 * n_rows * (last - first), thread=i)
@@ -305,6 +306,11 @@ class NpuOps:
         n_parts = self._cores.n_threads
         bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
         self._cores.each(lambda part: work(*part), pairwise(bounds))
+
+
+def _role(layer: Linear | Conv) -> str:
+    """Whose results share memory: those of layers that never live at once."""
+    return layer.name if isinstance(layer, Conv) else layer.role
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 
 from whisper_npu import weights_cache
 from whisper_npu.errors import DeviceError, OptionError
-from whisper_npu.model import Conv, Linear, Whisper, forget
+from whisper_npu.model import ATTENTION, Conv, Linear, Whisper, forget
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.soc import SOCS
 from whisper_npu.rknpu.trials import Case
@@ -108,13 +108,18 @@ class Image:
         """The outputs of each core: as equal as whole tiles, and for attention heads, allow."""
         n_parts = n_cores if self.soc.k_segment is None or entry.k <= self.soc.k_segment else 1
         align = self.soc.orders[entry.precision].align_n
-        if ".self_attn." in entry.layer.name and "out_proj" not in entry.layer.name:
+        layer = entry.layer
+        if (
+            isinstance(layer, Linear)
+            and layer.role in ("query", "key", "value")
+            and not layer.cross
+        ):
             align = lcm(align, self.head_width)
         ends = [entry.n // align * i // n_parts * align for i in range(n_parts)] + [entry.n]
         return [(a, b) for a, b in pairwise(ends) if a < b]
 
     def cases(self, n_cores: int, *, to_fp16: bool = True) -> dict[str, list[Case]]:
-        """What the NPU multiplies for each layer, and for "attention".
+        """What the NPU multiplies for each layer, and for `ATTENTION`.
 
         to_fp16  attention's scores leave the NPU as float16
         """
@@ -127,12 +132,13 @@ class Image:
         }
         d, n_keys = self.head_width, self.soc.orders["fp16"].padded_k(self.n_positions)
         scores = Case(self.n_positions, d, n_keys, to_fp16=to_fp16)
-        found["attention"] = [scores, Case(self.n_positions, n_keys, d, operand="weights")]
+        found[ATTENTION] = [scores, Case(self.n_positions, n_keys, d, operand="weights")]
         return found
 
     def _rows(self, entry: Entry) -> int:
-        """M of a layer: the first convolution sees all frames, two to a position."""
-        return self.n_positions * (2 if entry.layer.name.endswith("conv1") else 1)
+        """M of a layer: the first convolution gives all frames, two to a position."""
+        layer = entry.layer
+        return self.n_positions * (2 if isinstance(layer, Conv) and layer.stride == 1 else 1)
 
     def arrays(self) -> Iterator[tuple[str, Bytes]]:
         """Convert the checkpoint's weights: "tiles", then "floats"."""
