@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; tests skip where it or playwright is missing."""
+def chromium() -> str:
+    """The system's; skips the test where there is none."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no chromium to look at pages with")
+    return program
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; tests skip where it or playwright is missing."""
+    program = chromium()
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives chromium")
     with playwright.sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=program, args=list(FLAGS))

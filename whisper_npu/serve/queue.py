@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from whisper_npu.serve.refusals import BUSY, UNAVAILABLE, Refusal
 
@@ -87,11 +87,17 @@ class Queue:
                 held.callback(lock.release)
             if self.is_stopping:
                 raise Refusal(UNAVAILABLE, "the server is being stopped")
-            self.in_work += 1
-            try:
+            with self.at_work():
                 yield
-            finally:
-                self.in_work -= 1
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count as one of those in work, without taking turns by recordings."""
+        self.in_work += 1
+        try:
+            yield
+        finally:
+            self.in_work -= 1
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in the thread of the models, when it is our turn."""
@@ -108,9 +114,13 @@ class Queue:
             while (step := await place.within(self.run(next, steps, end))) is not end:
                 yield step  # type: ignore[misc]  # not the end, so a step
         finally:
-            close = getattr(steps, "close", None)
-            if close is not None:
-                self._thread.submit(close)  # behind the step that may still be taken
+            self.dismiss(steps)
+
+    def dismiss(self, steps: Iterator[Any]) -> None:
+        """Give up what is behind a step, after the one that may still be taken."""
+        close = getattr(steps, "close", None)
+        if close is not None:
+            self._thread.submit(close)
 
     def close(self) -> None:
         """Wait for the step in work, and end the thread."""

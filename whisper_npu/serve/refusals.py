@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from whisper_npu.errors import AudioError, DeviceError, ModelError, OptionError, OutputError
 
 BUSY, UNAVAILABLE, TOO_LARGE = 429, 503, 413
@@ -33,7 +35,7 @@ def as_refusal(error: Exception) -> Refusal:
         return Refusal(400, str(error))
     if isinstance(error, (ModelError, DeviceError, OutputError)):
         return Refusal(UNAVAILABLE, str(error))
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):  # two classes in Python 3.10
         return Refusal(UNAVAILABLE, "this took longer than the server allows", code="timeout")
     if isinstance(error, OSError):
         return Refusal(UNAVAILABLE, f"the server cannot keep the upload: {error.strerror}")
