@@ -6,17 +6,20 @@ import asyncio
 import http.client
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from whisper_npu.options import DeviceOptions, TranscribeOptions
 from whisper_npu.options.serving import ServeOptions
 from whisper_npu.serve.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
+
+T = TypeVar("T")
 
 BOUNDARY = "a-boundary"
 
@@ -51,6 +54,12 @@ def serving(
         server.stop()
         thread.join(60)
         assert not thread.is_alive(), "the server does not end"
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, in a loop of its own: that of the browser may be running here."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 @dataclass(frozen=True)

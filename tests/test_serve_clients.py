@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import openai
 import pytest
 import soundfile
-from serving import ask, serving, upload
+from serving import ask, finished, serving, upload
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient
@@ -161,7 +160,7 @@ def hear(server: Server, chunks: list[AudioChunk], language: str | None = "en") 
                 found.append(event)
         return found
 
-    return asyncio.run(speak())
+    return finished(speak())
 
 
 def chunks(repeat: int = 1, channels: int = 1) -> list[AudioChunk]:
@@ -183,7 +182,7 @@ def test_wyoming_tells_what_it_can(server: Server) -> None:
             assert event
             return Info.from_event(event)
 
-    [program] = asyncio.run(describe()).asr
+    [program] = finished(describe()).asr
     assert program.supports_transcript_streaming
     assert [model.name for model in program.models] == server.service.models.names
     assert program.models[0].languages == ["en"]

@@ -6,21 +6,16 @@ import asyncio
 import threading
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
+from serving import finished
 
 from whisper_npu.serve.queue import Place, Queue
 from whisper_npu.serve.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-
-T = TypeVar("T")
-
-
-def run(work: Coroutine[None, None, T]) -> T:
-    return asyncio.run(work)
+    from collections.abc import Iterator
 
 
 def test_places_are_bounded_and_a_client_gets_half_of_them() -> None:
@@ -61,7 +56,7 @@ def test_a_short_request_waits_for_a_window_of_a_long_one_not_for_all() -> None:
         assert 0 < after < 40
         await film
 
-    run(both())
+    finished(both())
     queue.close()
 
 
@@ -88,7 +83,7 @@ def test_a_client_with_many_requests_holds_nobody_up() -> None:
         gate.set()
         await asyncio.gather(*tasks)
 
-    run(everybody())
+    finished(everybody())
     assert began.index("one") == 1
     queue.close()
 
@@ -111,7 +106,7 @@ def test_who_leaves_stops_the_work_after_its_step() -> None:
                     if step == 2:
                         return
 
-    run(leave())
+    finished(leave())
     assert closed.wait(5)
     assert len(taken) < 6
     assert queue.in_work == queue.waiting == 0
@@ -130,7 +125,7 @@ def test_time_runs_out_while_waiting_and_while_working() -> None:
         ended = await asyncio.gather(client("a"), client("a"), return_exceptions=True)
         assert [type(error) for error in ended] == [TimeoutError, TimeoutError]
 
-    run(both())
+    finished(both())
     gate.set()
     assert queue.in_work == queue.waiting == 0
     queue.close()
@@ -155,5 +150,5 @@ def test_at_the_end_nobody_new_is_let_in() -> None:
         with pytest.raises(Refusal, match="being stopped"), queue.place("b"):
             pass
 
-    run(end())
+    finished(end())
     queue.close()
