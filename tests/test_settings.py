@@ -154,3 +154,25 @@ def test_variables_that_are_no_options_are_left_alone(
 def test_the_file_can_be_elsewhere(tmp_path: Path) -> None:
     elsewhere = tmp_path / "my.toml"
     assert settings.config_file({"WHISPER_NPU_CONFIG": str(elsewhere)}) == elsewhere
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "serve -m ./nowhere", "bench ./nowhere", "compile ./nowhere --target rk3588",
+        "compare a.wav -m ./nowhere", "doctor --model ./nowhere --device cpu",
+        "models path ./nowhere", "cache build ./nowhere --soc rk3588",
+    ],
+)  # fmt: skip
+def test_settings_for_one_command_do_no_harm_to_another(
+    file: Path, command_line: CommandLine, arguments: str
+) -> None:
+    file.write_text(
+        'device = "npu"\nemulate = "rk3588"\nprecision = "f32"\nnpu-precision = "int8"\n'
+        'npu-path = "layers"\nthreads = 1\nlanguage = "auto-each"\nbeam-size = 2\npatience = 2\n'
+        'output-format = "srt"\noutput-dir = "out"\nworkers = 2\nmax-line-width = 42\n'
+        "word-timestamps = true\nrecursive = true\noffline = true\n"
+    )
+    done = command_line(*arguments.split())
+    assert done.code == 5, done.err  # only the model is wrong
+    assert "./nowhere" in done.out + done.err
