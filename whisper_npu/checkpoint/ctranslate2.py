@@ -42,7 +42,6 @@ WEIGHTS = "model.bin"
 VERSIONS = range(2, 7)  # of the file; older ones have no second names
 _KINDS = ("<f4", "<i1", "<i2", "<i4", "<f2", "<u2")  # the last is bfloat16
 _BFLOAT16 = 5
-_MOST_VARIABLES = 1 << 20
 
 # a part of a layer in Hugging Face's names -> the variable that holds it, which of how many rows
 _PARTS = {

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 REQUIREMENTS = _HERE / "toolchain-requirements.txt"
 PYTHONS = ((3, 12), (3, 11), (3, 10))  # those the vendor has wheels for, of those we support
-_LOG_TAIL = 3  # lines of the vendor's log repeated in an error
 
 
 def environment(say: Say) -> Path:

@@ -42,8 +42,8 @@ class ServeOptions:
     )
     wyoming_host: str | None = option(
         None,
-        "Address to listen on for Wyoming, which knows no tokens; without this option that of "
-        "--host, with --token 127.0.0.1.",
+        "Address to listen on for Wyoming, whose clients cannot send a token; without this option, "
+        "that of --host, or 127.0.0.1 if there is a --token.",
         SERVER,
         metavar="ADDRESS",
     )

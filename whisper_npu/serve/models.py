@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whisper_npu import sources
-from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.opening import open_device
 from whisper_npu.errors import DeviceError
 from whisper_npu.serve.refusals import Refusal
@@ -19,6 +18,7 @@ from whisper_npu.transcribe import Model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from whisper_npu.checkpoint import Checkpoint
     from whisper_npu.options import DeviceOptions
 
 _log = logging.getLogger(__name__)
@@ -52,11 +52,10 @@ class Models:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._device = device
-        found = [sources.find(name, offline=offline, say=say) for name in names or (None,)]
-        titles = [_title(name, path) for name, path in zip(names or (None,), found, strict=True)]
-        self._known = {
-            title: _Known(Checkpoint(path)) for title, path in zip(titles, found, strict=True)
-        }
+        self._known = {}
+        for name in names or (None,):
+            checkpoint = sources.open_checkpoint(name, offline=offline, say=say)
+            self._known[_title(name, checkpoint.path)] = _Known(checkpoint)
 
     @property
     def names(self) -> list[str]:
