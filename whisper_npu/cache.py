@@ -66,7 +66,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    """Of temporary names: short enough for every file system, and of this path alone."""
+    """How temporary names begin: short enough for every file system, and for this path alone."""
     digest = zlib.crc32(os.fsencode(path.name))
     return f".{path.name[:40]}-{digest:08x}."
 

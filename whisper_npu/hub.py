@@ -116,7 +116,7 @@ def others() -> dict[str, Path]:
 
 
 def _is_whisper(folder: Path) -> bool:
-    """By config.json, or by the word that CTranslate2's weights begin with."""
+    """Whether config.json says so, or the word that CTranslate2's weights begin with."""
     try:
         if (folder / _CTRANSLATE2).is_file():
             with (folder / _CTRANSLATE2).open("rb") as file:

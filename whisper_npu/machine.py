@@ -52,7 +52,7 @@ class Machine:
         return any((self.root / name).exists() for name in (".dockerenv", "run/.containerenv"))
 
     def version_of(self, package: str) -> str:
-        """Of an installed Python package; "" when it is not."""
+        """The version of a Python package; "" when it is not installed."""
         if self.packages is not None:
             return self.packages.get(package, "")
         from importlib import metadata

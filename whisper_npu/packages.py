@@ -57,7 +57,7 @@ def genuine(model: KnownModel, folder: Path) -> dict[str, bool]:
 
 
 def _is_genuine(parts: list[Path], file: PackageFile, *, anew: bool = False) -> bool:
-    """By size and SHA-256; the cache remembers that of a whole file."""
+    """Compare size and SHA-256; the cache remembers that of a whole file."""
     try:
         if sum(part.stat().st_size for part in parts) != file.bytes:
             return False

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """Of a segment, a language or progress."""
+    """The JSON of a segment, a language or progress."""
     if isinstance(event, Segment):
         return {"event": "segment", **segment_record(event)}
     if isinstance(event, Language):

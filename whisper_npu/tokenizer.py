@@ -114,7 +114,7 @@ class Tokenizer:
         raise ModelError(f"{self._path} has no token {names[0]}: not a Whisper tokenizer")
 
     def _name(self, token: int) -> str:
-        """Of eot or a token behind it; "" where the vocabulary has none."""
+        """The text of eot or of a token behind it; "" where the vocabulary has none."""
         names: list[str] = self._table["names"]
         return names[token - self.eot] if token - self.eot < len(names) else ""
 

@@ -86,7 +86,7 @@ class Opening:
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights."""
+        """The key of the weights: `Checkpoint.fingerprint`."""
         return self._checkpoint.fingerprint
 
     def describe(self, subtitles: SubtitleOptions) -> dict[str, Any]:

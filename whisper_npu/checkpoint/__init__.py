@@ -52,7 +52,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Of the folder or file."""
+        """The name of the folder or file."""
         return self.path.name
 
     @property
@@ -67,7 +67,7 @@ class Checkpoint:
 
     @property
     def n_bytes(self) -> int:
-        """Of the weights in float16, in however many bits they are stored."""
+        """How large the weights are in float16, in however many bits they are stored."""
         return 2 * sum(math.prod(tensor.shape) for tensor in self._contents.tensors.values())
 
     @cached_property
@@ -131,7 +131,7 @@ class Checkpoint:
 
 
 def _is_finite(value: NDArray[Any]) -> bool:
-    """By the exponent's bits, which are all set in what is no number: several times as fast."""
+    """Told by the exponent's bits, all set in what is no number: several times as fast."""
     bits, exponent = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}[value.itemsize]
     flat = value.reshape(-1).view(bits)
     pieces = (flat[i : i + _PIECE] for i in range(0, len(flat), _PIECE))

@@ -221,7 +221,7 @@ class _Stored:
 
 
 def _stored_as(name: str) -> tuple[str, int, int]:
-    """Of a Hugging Face name: the variable, and which part of how many of its rows."""
+    """Where a tensor of Hugging Face's is: the variable, and which part of how many of its rows."""
     side, rest = name.removeprefix("model.").split(".", 1)
     owner, kind = rest.rsplit(".", 1)
     if owner == "embed_positions":

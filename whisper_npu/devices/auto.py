@@ -54,7 +54,7 @@ class AutoDevice:
 
     @property
     def info(self) -> DeviceInfo:
-        """Of the device in use."""
+        """What the device in use is."""
         return self._device.info
 
     def encode(self, mel: Float, *, observe: Observer | None = None) -> _Encoded:

@@ -76,7 +76,7 @@ def _faster(
 
 
 def _window_seconds(checkpoint: Checkpoint, device: Device, options: DeviceOptions) -> float:
-    """Of encoding 30 s: the better of two runs after one to warm up, measured once."""
+    """The time of encoding 30 s: the better of two runs after one to warm up, measured once."""
     path = cache.folder() / "npu-path.json"
     info, n_workers = device.info, options.share[1]
     way = f"{info.kind} {info.chip} {info.precision} {options.npu_cores} {n_workers}"

@@ -119,7 +119,7 @@ def shown(model: Whisper, observe: Observer) -> Callable[[str, int, Float], None
 
 
 def _query_scale(width: int) -> float:
-    """Of a head so wide: the softmax becomes a power of two."""
+    """What the queries of a head so wide are multiplied by: the softmax becomes a power of two."""
     return float(np.log2(np.e) / np.sqrt(width))
 
 

@@ -77,12 +77,12 @@ class Plan:
 
     @property
     def npu_seconds(self) -> float:
-        """Of the layers that run there, for one window."""
+        """Time of the layers that run on the NPU, for one window."""
         return sum(step.n_layers * step.npu_seconds for step in self.steps if step.on_npu)
 
     @property
     def cpu_seconds(self) -> float:
-        """Of the layers that run there, for one window."""
+        """Time of the layers that run on the CPU, for one window."""
         return sum(step.n_layers * step.cpu_seconds for step in self.steps if not step.on_npu)
 
     @property
@@ -194,7 +194,7 @@ def _plan(
 
 
 def _works(image: Image, found: Verdict) -> dict[str, list[Work]]:
-    """Of each layer, and of all heads of one attention."""
+    """The matmuls of each layer, and of all heads of one attention."""
     works: dict[str, list[Work]] = {}
     for name, cases in image.cases(len(found.cores), to_fp16=found.to_fp16).items():
         if name == ATTENTION:

@@ -28,7 +28,7 @@ class Placement:
     elsewhere: Mapping[str, int]  # name -> count, the most frequent first
 
     def __str__(self) -> str:
-        """As after the chip's name: "100 % of layers on the NPU"."""
+        """What stands after the chip's name: "100 % of layers on the NPU"."""
         left = sum(self.elsewhere.values())
         share = 100 * self.npu // max(1, self.npu + left)
         text = f"{share} % of layers on the NPU"

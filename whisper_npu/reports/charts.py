@@ -112,7 +112,7 @@ class LayerChart:
 def layer_chart(
     devices: Sequence[tuple[str, Sequence[LayerError], LayerError | None]],
 ) -> LayerChart:
-    """Of each device: its name, the errors of its layers, and the layer to blame."""
+    """Errors by layer. For each device: its name, its layers' errors, and the layer to blame."""
     names = list(dict.fromkeys(error.name for _, errors, _ in devices for error in errors))
     step = (WIDTH - _LEFT - 10) / max(1, len(names) - 1)
     place = {name: round(_LEFT + i * step, 2) for i, name in enumerate(names)}

@@ -163,7 +163,7 @@ def _npu_status(machine: Machine) -> list[Path]:
 
 
 def _permission(machine: Machine) -> Finding:
-    """Of the render node and of the card beside it: librknnrt opens either."""
+    """Whether we may use the render node and the card beside it: librknnrt opens either."""
     name = "permission"
     nodes = [f"dri/{node}" for node in _nodes(machine)] or ["rknpu"]
     shown = [f"/dev/{node}" for node in nodes if (machine.root / "dev" / node).exists()]

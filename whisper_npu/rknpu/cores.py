@@ -113,7 +113,7 @@ class Cores:
         return strip
 
     def version(self) -> tuple[str, str]:
-        """Of the library and of the kernel driver."""
+        """The versions of the library and of the kernel driver."""
         return self._keepers[0].version()
 
     def memory(self, size: int, thread: int = 0) -> Memory:

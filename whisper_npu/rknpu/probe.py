@@ -52,7 +52,7 @@ def main(library: Path, chip: str, core: int, cases: list[Case]) -> None:
 
 
 def difference(cores: Cores, case: Case) -> float:
-    """Of the worst window: largest difference over largest value. Raises DeviceError."""
+    """The largest difference over the largest value, in the worst window. Raises DeviceError."""
     if case.to_fp16 and cores.fp16_strip is None:
         raise DeviceFault("the library has no matmul from float16 to float16")
     rng = np.random.default_rng(case.m + case.k + case.n)

@@ -97,7 +97,7 @@ class Board:
 
     @cached_property
     def _version(self) -> str:
-        """Of a library that does not tell, its length; an emulated one is also how it behaves."""
+        """What the library tells, or else its length; of an emulated one also how it behaves."""
         try:
             told = library_version(self.library) or str(self.library.stat().st_size)
         except OSError:
@@ -168,7 +168,7 @@ def tell(outcomes: Sequence[Outcomes]) -> None:
 
 
 def _tried(board: Board, core: int, cases: Sequence[Case], missed: Outcomes) -> Outcomes:
-    """Of one core. Raises OutputError.
+    """The outcomes of one core. Raises OutputError.
 
     missed  cases that core 0 does not do
     """

@@ -87,12 +87,12 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Of HTTP."""
+        """The port of HTTP."""
         return int(self._http.getsockname()[1])
 
     @property
     def wyoming_port(self) -> int | None:
-        """Of Wyoming."""
+        """The port of Wyoming, if it is spoken."""
         return int(self._wyoming.getsockname()[1]) if self._wyoming else None
 
     def run(self) -> None:

@@ -88,7 +88,7 @@ class Service:
     async def _features(
         self, upload: Upload, model: str, options: TranscribeOptions, at_most: float | None = None
     ) -> Features:
-        """Of a recording, or of its first seconds; made in a thread that ends when we do."""
+        """Features of a recording, or of its first seconds; made in a thread that ends with us."""
         n_mels = self.models.checkpoint(model).dims.n_mels
         left = threading.Event()
 

@@ -119,7 +119,7 @@ class NpuDevice:
 
 
 def _trusted(image: Image, library: Library, options: DeviceOptions) -> Verdict:
-    """By the trial; the emulated NPU is taken as it is."""
+    """What the trial found; the emulated NPU is taken as it is."""
     if not library.is_emulated:
         return tried(image, Board(image.soc, library.path), options.share)
     found = in_order(image.soc)

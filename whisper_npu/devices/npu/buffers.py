@@ -75,7 +75,7 @@ class Buffers:
         return self._cores.memory(size, thread)
 
     def array(self, role: str, shape: tuple[int, ...]) -> Float:
-        """Of the host, as left by the last window."""
+        """An array of the host, as left by the last window."""
         known = self._arrays.get(role)
         if known is None or known.shape != shape:
             known = self._arrays[role] = np.empty(shape, np.float32)
