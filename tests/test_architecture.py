@@ -165,6 +165,19 @@ def test_names_say_what_is_inside() -> None:
     assert undocumented == []
 
 
+def test_docstrings_name_what_they_describe() -> None:
+    """Not "Of the weights." but "How large the weights are.": a reader has no sentence before."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [
+        (name, node)
+        for name, path in modules()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, kinds)
+    ]
+    dangling = [f"{n}.{x.name}" for n, x in nodes if (ast.get_docstring(x) or "").startswith("Of ")]
+    assert dangling == []
+
+
 def test_a_class_has_a_name_of_its_own() -> None:
     names = [
         node.name
