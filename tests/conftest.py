@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 from browser import browser, reader
 from command_line import CommandLine, runner
+from manners import MANNERS, behaving
 from random_checkpoint import SIZES, write
 from real_models import real_model
 
@@ -81,6 +82,13 @@ def all_on_npu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "on_npu", property(lambda _: True))
         yield
+
+
+@pytest.fixture(params=MANNERS)
+def manners(request: pytest.FixtureRequest, random_model: Callable[[str], Path]) -> Iterator[str]:
+    """The emulated NPU in each of its manners; little memory is little for the model "short"."""
+    with behaving(request.param, random_model("short")):
+        yield request.param
 
 
 @pytest.fixture

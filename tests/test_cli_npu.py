@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+from manners import words
+
+from whisper_npu.rknpu import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +29,18 @@ QUICK = ["--temperature-increment-on-fallback", "none", "--without-timestamps", 
 def run(
     random_model: Callable[[str], Path], tmp_path: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
+    model = random_model("micro.en")
+
     def go(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """With all bad manners of the chip that is emulated."""
+        chip = next((chip for chip in emulator.CHIPS if chip in arguments), None)
+        if chip is not None:
+            precision = "int8" if "int8" in arguments else "fp16"
+            environment = {emulator.MANNERS: words("all", chip, model, precision)} | environment
         command = [sys.executable, "-m", "whisper_npu", "transcribe", *map(str, arguments), *QUICK]
         own = {"WHISPER_NPU_CACHE": str(tmp_path / "cache"), "XDG_CONFIG_HOME": str(tmp_path)}
         return subprocess.run(
-            [*command, "-m", str(random_model("micro.en"))],
+            [*command, "-m", str(model)],
             env=os.environ | own | environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -90,6 +100,7 @@ def test_one_worker_an_npu_core_gives_the_same_bytes(run: Run, tmp_path: Path) -
         done = run(
             folder, "--device", "npu", "--emulate", "rk3588", "-o", tmp_path / name, "-f", "json",
             "--report", tmp_path / f"{name}.json", *workers,
+            WHISPER_NPU_EMULATOR="late_evict,view_nosync,descriptors,refuse=16",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "RTF" in done.stderr

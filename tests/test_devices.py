@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from manners import MANNERS, behaving
 from test_graph_device import OURS, OurGraph
 
 from whisper_npu.checkpoint import Checkpoint
@@ -47,16 +48,25 @@ def checkpoint(random_model: Callable[[str], Path]) -> Checkpoint:
     return Checkpoint(random_model("short"))
 
 
-@pytest.fixture(scope="module", params=DEVICES)
+CASES = [
+    (name, how)
+    for name, (options, _) in DEVICES.items()
+    for how in (MANNERS if options.emulate else ("coherent",))
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=" ".join)
 def opened(
     request: pytest.FixtureRequest, checkpoint: Checkpoint
 ) -> Iterator[tuple[Device, float]]:
-    options, tolerance = DEVICES[request.param]
-    device: Any = open_device(checkpoint, options)
-    if request.param == "graph":
-        device = GraphDevice({30: OurGraph(checkpoint)}, device, OURS)
-    yield device, tolerance
-    device.close()
+    name, how = request.param
+    options, tolerance = DEVICES[name]
+    with behaving(how, checkpoint.path):
+        device: Any = open_device(checkpoint, options)
+        if name == "graph":
+            device = GraphDevice({30: OurGraph(checkpoint)}, device, OURS)
+        yield device, tolerance
+        device.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from manners import behaving
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.comparison.layers import (
@@ -135,7 +136,7 @@ def test_a_wrong_scale_among_the_weights_of_the_npu_is_named(
     expected = outputs(NumpyDevice(checkpoint), mel)
     options = DeviceOptions("npu", npu_precision="int8", emulate="rk3588")
     monkeypatch.setattr(npu, "cached", spoilt)
-    with closing(open_device(checkpoint, options)) as device:
+    with behaving("all", tiny_en), closing(open_device(checkpoint, options)) as device:
         blamed = suspect(layer_errors(expected, device, mel))
     assert blamed is not None
     assert blamed.name == layer

@@ -156,6 +156,15 @@ def test_refused_memory_leaves_nothing_behind(library: Library, function: str) -
         matmul.slice(matmul.memory(4096), 0, 64)
 
 
+def test_memory_beyond_32_bits_is_refused(library: Library) -> None:
+    """The library would be asked for what is left of it."""
+    with (
+        library.matmul((4, 32, 32), F16) as matmul,
+        pytest.raises(DeviceFault, match="4294967396 bytes of NPU memory are more than one piece"),
+    ):
+        matmul.memory((1 << 32) + 100)
+
+
 def test_a_refused_core_closes_the_context(library: Library) -> None:
     library.emulator_fault("rknn_matmul_set_core_mask", 1, -1)
     with pytest.raises(DeviceFault, match="set_core_mask"):

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import boards
 import numpy as np
 import pytest
+from manners import MANNERS, behaving
 from test_devices import error, window
 from test_soc import board
 
@@ -30,7 +31,7 @@ from whisper_npu.model import Whisper, encode
 from whisper_npu.options import DeviceOptions
 from whisper_npu.reference import NumpyOps
 from whisper_npu.rknpu import emulator
-from whisper_npu.rknpu.librknnrt import Library, MatmulType
+from whisper_npu.rknpu.librknnrt import Library
 from whisper_npu.rknpu.soc import SOCS
 
 if TYPE_CHECKING:
@@ -41,49 +42,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("all_on_npu")
 
 CASES = [(chip, precision) for chip in emulator.CHIPS for precision in ("fp16", "int8")]
-LITTLE = 900_000  # bytes: not enough for weights and activations of the model below
 TOLERANCE = {"fp16": 5e-3, "int8": 3e-2}
 
 
-# how the emulated library behaves; every test here holds in all of these
-MANNERS: dict[str, dict[str, int]] = {
-    "coherent": {},
-    "late_evict": {"late_evict": 1},
-    "view_nosync": {"view_nosync": 1},
-    "worst": {"late_evict": 1, "view_nosync": 1},
-    "no_float16_result": {"refuse": 1 << MatmulType.F16_F16_F16, "late_evict": 1},
-    "little_memory": {"memory_limit": LITTLE, "view_nosync": 1},
-    "descriptors": {"descriptors": 1},
-}
-
-
-@contextmanager
-def behaving(settings: dict[str, int]) -> Iterator[None]:
-    """The emulated libraries with these settings."""
-    libraries = [Library(emulator.library(chip)) for chip in emulator.CHIPS]
-    for library in libraries:
-        for name, value in settings.items():
-            library.emulator_set(name, value)
-    try:
-        yield
-    finally:
-        for library in libraries:
-            for name in settings:
-                library.emulator_set(name, 0)
-
-
-@pytest.fixture(params=MANNERS)
-def manners(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The emulated library with the hardware's bad manners."""
-    with behaving(MANNERS[request.param]):
-        yield request.param
-
-
-@pytest.fixture
-def worst_manners() -> Iterator[None]:
-    """Both silent faults at once."""
-    with behaving(MANNERS["worst"]):
-        yield
+in_each = pytest.mark.usefixtures("manners")  # of the bad manners of hardware
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +59,7 @@ def library() -> Iterator[Library]:
     library = Library(emulator.library("rk3588"))
     library.emulator_reset()
     yield library
-    for setting, value in (("null", 0), ("incoherent", 0), ("context_limit", 128)):
+    for setting, value in (("null", 0), ("memory_limit", 0), ("context_limit", 128)):
         library.emulator_set(setting, value)
     library.emulator_reset()
     assert library.emulator_get("contexts") == 0
@@ -163,7 +125,7 @@ def test_bad_manners_change_nothing(
     found = windows(checkpoint, chip, precision)
     for ours, expected in zip(found, well_mannered[chip, precision], strict=True):
         for pair, other in zip(ours, expected, strict=True):
-            if manners == "no_float16_result":  # sums of weights are rounded otherwise
+            if "refuse" in MANNERS[manners]:  # sums of weights are rounded otherwise
                 assert error(pair[0], other[0]) < TOLERANCE[precision] / 2
             else:
                 assert np.array_equal(pair, other)
@@ -181,7 +143,7 @@ VERDICTS = [
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_what_the_trial_found_is_avoided(
     precision: str, verdict: Verdict, checkpoint: Checkpoint, layers: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch, worst_manners: None,
+    monkeypatch: pytest.MonkeyPatch, manners: str,
 ) -> None:  # fmt: skip
     """Other cores, float32 scores, normalised weights, layers on the CPU: the same results."""
     monkeypatch.setattr(Step, "on_npu", property(lambda step: not step.refused))
@@ -189,7 +151,8 @@ def test_what_the_trial_found_is_avoided(
     shown: dict[str, float] = {}
     with closing(opened(checkpoint, "rk3588", precision)) as device:
         assert device._cores.n_cores == len(verdict.cores)
-        assert (device._cores.fp16_strip is None) == (not verdict.to_fp16)
+        to_fp16 = verdict.to_fp16 and "refuse" not in MANNERS[manners]
+        assert (device._cores.fp16_strip is None) == (not to_fp16)
         lines = "\n".join(device.plan.lines())
         device.encode(window())
         device.encode(
@@ -202,12 +165,13 @@ def test_what_the_trial_found_is_avoided(
     assert all(reason in lines for reason in verdict.refused.values())
 
 
-def test_without_memory_the_reason_is_told(checkpoint: Checkpoint) -> None:
-    refused = pytest.raises(DeviceFault, match="rknn_create_mem failed: no memory")
-    with behaving({"memory_limit": 10_000}), refused:
-        opened(checkpoint, "rk3566")
+def test_without_memory_the_reason_is_told(library: Library, checkpoint: Checkpoint) -> None:
+    library.emulator_set("memory_limit", 10_000)
+    with pytest.raises(DeviceFault, match="rknn_create_mem failed: no memory"):
+        opened(checkpoint)
 
 
+@in_each
 @pytest.mark.parametrize("nth", [1, 2, 7, 15])
 def test_a_fault_names_layer_and_code(library: Library, checkpoint: Checkpoint, nth: int) -> None:
     device = opened(checkpoint)
@@ -227,6 +191,7 @@ def test_a_fault_names_layer_and_code(library: Library, checkpoint: Checkpoint, 
 FUNCTIONS = ["rknn_matmul_create", "rknn_create_mem", "rknn_mem_sync", "rknn_matmul_set_core_mask"]
 
 
+@in_each
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("nth", [1, 2, 6])
 def test_no_fault_leaves_anything_behind(
@@ -261,6 +226,7 @@ def test_too_few_files_are_refused_beforehand(checkpoint: Checkpoint) -> None:
     assert (found[1].returncode, found[1].stderr) == (0, "")
 
 
+@in_each
 def test_contexts_are_shared_by_shape(library: Library, checkpoint: Checkpoint) -> None:
     with closing(opened(checkpoint)) as device:
         for _ in range(3):
@@ -276,6 +242,7 @@ def index_of(k: int, n: int, n_in: int) -> int:
     return ((n // 16 * (n_in // 32) + k // 32) * 16 + n % 16) * 32 + k % 32
 
 
+@in_each
 def test_weights_reach_the_library_in_the_documented_order(
     library: Library, checkpoint: Checkpoint
 ) -> None:
@@ -291,6 +258,7 @@ def test_weights_reach_the_library_in_the_documented_order(
     device.close()
 
 
+@in_each
 def test_int8_tells_its_error_from_float16(checkpoint: Checkpoint) -> None:
     cpu = NumpyDevice(checkpoint).encode(window())
     errors = {}
@@ -356,8 +324,9 @@ def test_the_npu_hears_what_the_cpu_hears(
     precision: str,
     tiny_en: Path,
     said_on_the_cpu: list[tuple[int, ...]],
-    worst_manners: None,
 ) -> None:
+    """With all bad manners at once."""
     options = DeviceOptions("npu", "f32", npu_precision=precision, emulate=chip)
     assert said_on_the_cpu
-    assert said(tiny_en, options) == said_on_the_cpu
+    with behaving("all", tiny_en):
+        assert said(tiny_en, options) == said_on_the_cpu

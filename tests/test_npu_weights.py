@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
+from model_table import Shape
+from random_checkpoint import SIZES
 from typer.testing import CliRunner
 
 from whisper_npu.cli import app
@@ -18,6 +20,7 @@ from whisper_npu.devices.npu.weights import Image, build, cached, quantise_rows
 from whisper_npu.errors import OptionError
 from whisper_npu.model import Linear, Whisper
 from whisper_npu.rknpu import tiling
+from whisper_npu.rknpu.librknnrt import MOST_MEMORY
 from whisper_npu.rknpu.soc import SOCS, Precision
 
 if TYPE_CHECKING:
@@ -65,6 +68,15 @@ def test_conversion_keeps_one_weight_at_a_time(checkpoint: Checkpoint) -> None:
     layout = image(checkpoint)
     dict(layout.arrays())
     assert not any("weight" in vars(entry.layer) for entry in layout.entries.values())
+
+
+@pytest.mark.parametrize(("chip", "precision"), ALL)
+@pytest.mark.parametrize("size", SIZES)
+def test_weights_of_every_size_are_one_piece_of_memory(
+    size: str, chip: str, precision: Precision
+) -> None:
+    layout = Image(Whisper(cast("Checkpoint", Shape(SIZES[size]))), SOCS[chip], precision)
+    assert layout.tile_bytes <= MOST_MEMORY
 
 
 def test_rows_of_zeros_have_a_scale() -> None:

@@ -64,6 +64,23 @@ def test_without_an_npu_it_tells_all_it_can(tmp_path: Path, micro: Path) -> None
     assert "cpu f32" in board_page(found)
 
 
+def test_the_command_without_an_npu_writes_both_files_and_fails(
+    tmp_path: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whisper_npu.machine.Machine", lambda: boards.pc(tmp_path / "pc"))
+    report = tmp_path / "my-board"
+    options = ["--device", "npu", "--model", str(micro), "--load-seconds", "0"]
+    done = CliRunner().invoke(app, ["doctor", "--report", str(report), *options])
+    assert done.exit_code == 6, done.output
+    assert f"wrote {report}.json and {report}.html" in done.stderr
+    assert done.stdout.splitlines()[-1].endswith("NPU: not ready, 1 to mend.")
+    found = json.loads(report.with_suffix(".json").read_text())
+    assert {"fail"} == {each["status"] for each in found["findings"] if each["about"] == "npu"}
+    assert [each["device"] for each in found["devices"]] == ["cpu f32", "cpu int8"]
+    assert all(each["transcripts"] for each in found["devices"])
+    assert "no Rockchip chip" in report.with_suffix(".html").read_text()
+
+
 def test_an_npu_that_cannot_be_opened_is_told_in_each_part(tmp_path: Path, micro: Path) -> None:
     found = found_by(tmp_path, micro, boards.orange_pi_5)
     assert found["machine"]["chip"] == "rk3588"

@@ -63,6 +63,7 @@ UPGRADE = (
     "install librknnrt.so 2.3.2 (rknpu2/runtime/Linux/librknn_api/aarch64 of "
     "github.com/airockchip/rknn-toolkit2) as /usr/lib/librknnrt.so"
 )
+MOST_MEMORY = (1 << 31) - 1  # bytes in one piece
 MAX_CONTEXTS = 127  # others met a limit between 150 and 193; each context and buffer costs an fd
 
 
@@ -318,7 +319,9 @@ class Matmul:
         return out.api.decode("utf-8", "replace"), out.driver.decode("utf-8", "replace")
 
     def memory(self, size: int) -> Memory:
-        """New memory that the NPU can reach."""
+        """New memory that the NPU can reach: below 2 GiB, since offsets in it have 32 bits."""
+        if size > MOST_MEMORY:
+            raise DeviceFault(f"{size} bytes of NPU memory are more than one piece may have")
         return Memory(self, self._dll.rknn_create_mem(self._handle, size), None)
 
     def slice(self, whole: Memory, offset: int, size: int) -> Memory:

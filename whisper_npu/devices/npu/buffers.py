@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
+NO_ROOM = (
+    "a window of this model does not fit into the memory that the NPU reaches: whisper-npu doctor "
+    "tells what may be done, or use --device cpu"
+)
 PIECES, PIECES_OF_HEAD = 5, 6  # operands of layers; what a head at work needs
 
 
@@ -56,9 +60,9 @@ class Buffers:
         self._heads_shape = (0, 0, 0)
 
     def memory(self, role: str, size: int, thread: int = 0) -> Memory:
-        """Zero at first, and as it was left later."""
+        """At least so much: zero at first, and as it was left later."""
         known = self._memory.get(role)
-        if known is None or known.size != size:
+        if known is None or known.size < size:
             if known is not None:
                 known.close()
             known = self._memory[role] = self._new(size, thread)
@@ -70,9 +74,11 @@ class Buffers:
         try:
             return self._cores.memory(size, thread)
         except DeviceFault:
-            if not self._tiles.give_way():
-                raise
-        return self._cores.memory(size, thread)
+            self._tiles.give_way()
+        try:
+            return self._cores.memory(size, thread)
+        except DeviceFault as error:
+            raise DeviceFault(f"{error}; {NO_ROOM}") from error
 
     def array(self, role: str, shape: tuple[int, ...]) -> Float:
         """An array of the host, as left by the last window."""
@@ -87,8 +93,9 @@ class Buffers:
         """A of a product, to be written by the host and synchronised."""
         strip = self._cores.soc.orders[precision].a
         dtype = np.dtype(np.int8 if precision == "int8" else np.float16)
-        memory = self.memory(f"{role} a", n_rows * columns * dtype.itemsize, thread)
-        values = memory.array.view(dtype).reshape(columns // strip, n_rows, strip)
+        size = n_rows * columns * dtype.itemsize
+        memory = self.memory(f"{role} a", size, thread)
+        values = memory.array[:size].view(dtype).reshape(columns // strip, n_rows, strip)
         return Operand(memory, values, np.ones(n_rows, np.float32) if precision == "int8" else None)
 
     def make_heads(self, n_rows: int, n_keys: int, d: int) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from whisper_npu.devices.plan import Plan
     from whisper_npu.model import Linear, Norm
     from whisper_npu.rknpu.cores import Cores
+    from whisper_npu.rknpu.librknnrt import Memory
 
     Array = NDArray[Any]
     Float = NDArray[np.float32]
@@ -260,47 +261,52 @@ class NpuOps:
 
         finish  what to do with the outputs first to last, on the thread that has made them
         """
-        name = entry.layer.name
-        on_npu = self._plan.on_npu(name)
-        precision = entry.precision if on_npu else "fp16"
-        bounds = self._image.bounds(entry, self._cores.n_cores) if on_npu else [(0, entry.n)]
-        dtype = np.int32 if precision == "int8" else np.float32
-        n_rows, role = a.values.shape[1], _role(entry.layer)
-        outputs = (
-            [
-                self._buffers.memory(f"{role} c {i}", 4 * n_rows * (last - first), thread=i)
-                for i, (first, last) in enumerate(bounds)
-            ]
-            if on_npu
-            else []
-        )
-        product = Product(
-            tuple(x.array.view(dtype).reshape(-1, n_rows, 4) for x in outputs)
-            or (self._buffers.array(role, (entry.n // 4, n_rows, 4)),),
-            a.scale if on_npu else None,
-            entry.channel_scale(self._floats) if on_npu else None,
-            entry.bias(self._floats), entry.factor,
-        )  # fmt: skip
-
-        def work(i: int) -> None:
-            first, last = bounds[i]
-            b = self._tiles.part(entry, first, last)
-            self._cores.multiply(
-                (n_rows, entry.k, last - first), precision, (a.memory, b, outputs[i])
-            )
-            if finish is not None:
-                finish(product, first, last)
-
+        name, n_rows = entry.layer.name, a.values.shape[1]
+        if not self._plan.on_npu(name):
+            return self._multiply_here(a, entry, finish)
+        bounds = self._image.bounds(entry, self._cores.n_cores)
         with _naming(name):
-            if on_npu:
-                self._tiles.fetch(entry)
-                self._cores.each(work, range(len(bounds)))
-                return product
-            weight = entry.weight()
-            product.parts[0][:] = tiling.tile(read(a)[:, : weight.shape[1]] @ weight.T, 4)
-            if finish is not None:
-                finish(product, 0, entry.n)
-            return product
+            outputs = self._outputs(entry, n_rows, bounds)
+            dtype = np.int32 if entry.precision == "int8" else np.float32
+            product = Product(
+                tuple(
+                    memory.array[: 4 * n_rows * (last - first)].view(dtype).reshape(-1, n_rows, 4)
+                    for memory, (first, last) in zip(outputs, bounds, strict=True)
+                ),
+                a.scale, entry.channel_scale(self._floats), entry.bias(self._floats), entry.factor,
+            )  # fmt: skip
+
+            def work(i: int) -> None:
+                first, last = bounds[i]
+                operands = a.memory, self._tiles.part(entry, first, last), outputs[i]
+                self._cores.multiply((n_rows, entry.k, last - first), entry.precision, operands)
+                if finish is not None:
+                    finish(product, first, last)
+
+            self._tiles.fetch(entry)
+            self._cores.each(work, range(len(bounds)))
+        return product
+
+    def _outputs(self, entry: Entry, n_rows: int, bounds: list[tuple[int, int]]) -> list[Memory]:
+        """Where each part of a layer's product goes."""
+        role = _role(entry.layer)
+        return [
+            self._buffers.memory(f"{role} c {i}", 4 * n_rows * (last - first), thread=i)
+            for i, (first, last) in enumerate(bounds)
+        ]
+
+    def _multiply_here(
+        self, a: Operand, entry: Entry, finish: Callable[[Product, int, int], None] | None
+    ) -> Product:
+        """The same on the CPU."""
+        weight, role = entry.weight(), _role(entry.layer)
+        rows = read(a)[:, : weight.shape[1]] @ weight.T
+        out = self._buffers.array(role, (entry.n // 4, len(rows), 4))
+        out[:] = tiling.tile(rows, tiling.C_STRIP)
+        product = Product((out,), None, None, entry.bias(self._floats), entry.factor)
+        if finish is not None:
+            finish(product, 0, entry.n)
+        return product
 
     def _by_rows(self, work: Callable[[int, int], None], n_rows: int) -> None:
         n_parts = self._cores.n_threads

@@ -42,16 +42,15 @@ class Residence:
         else:
             self._write(tiles)
 
-    def give_way(self) -> bool:
-        """Make room for activations; False when there is none to make. Not while a core works."""
+    def give_way(self) -> None:
+        """Make room for activations, if there is any to make. Not while a core works."""
         if not self._all:
-            return False
+            return
         for view in self._views.values():
             view.close()
         self._views.clear()
         self.memory.close()
         self._leave()
-        return True
 
     def _leave(self) -> None:
         warn_once(
