@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from whisper_npu.checkpoint import Checkpoint, Dimensions
     from whisper_npu.rknpu.soc import Precision, Soc
 
-CHIPS = ("rk3588", "rk3576", "rk3566")
+CHIPS = ("rk3588", "rk3576", "rk3566", "rk3562")
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 TOKENS = 100  # of text in 30 s: fast speech
 

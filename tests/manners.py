@@ -31,7 +31,13 @@ MANNERS: dict[str, dict[str, int]] = {
     "no_float16_result": {"refuse": NO_FP16_RESULT, "late_evict": 1},
     "little_memory": {LITTLE: 1, "view_nosync": 1},
     "descriptors": {"descriptors": 1},
-    "all": {"refuse": NO_FP16_RESULT, "late_evict": 1, "view_nosync": 1, "descriptors": 1, LITTLE: 1},
+    "all": {
+        "refuse": NO_FP16_RESULT,
+        "late_evict": 1,
+        "view_nosync": 1,
+        "descriptors": 1,
+        LITTLE: 1,
+    },
 }
 
 

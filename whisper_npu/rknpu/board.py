@@ -240,8 +240,8 @@ def _room(machine: Machine, soc: Soc) -> list[Finding]:
         return []
     if "disabled" in machine.text(units[0]):
         message = (
-            "the NPU runs without its IOMMU and reaches about 12 MB: weights are copied there "
-            "layer by layer, and most models do not fit"
+            "the NPU runs without its IOMMU and reaches about 12 MB, unless the kernel was given "
+            "more; a window of tiny takes about 60 MB"
         )
         fix = "enable the node iommu@fde4b000 in the device tree, or give the kernel cma=256M"
         return [Finding(name, "warn", message, fix)]
