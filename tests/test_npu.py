@@ -318,15 +318,19 @@ def said(model: Path, options: DeviceOptions) -> list[tuple[int, ...]]:
         return [tuple(segment.tokens) for segment in opened.transcribe(sample).segments]
 
 
-@pytest.mark.parametrize(("chip", "precision"), CASES)
+@pytest.mark.parametrize(
+    ("chip", "precision", "how"),
+    [
+        ("rk3588", "fp16", "worst"),
+        ("rk3588", "int8", "all"),
+        ("rk3566", "fp16", "all"),  # where float16 results may be missing
+        ("rk3566", "int8", "worst"),
+    ],
+)
 def test_the_npu_hears_what_the_cpu_hears(
-    chip: str,
-    precision: str,
-    tiny_en: Path,
-    said_on_the_cpu: list[tuple[int, ...]],
+    chip: str, precision: str, how: str, tiny_en: Path, said_on_the_cpu: list[tuple[int, ...]]
 ) -> None:
-    """With all bad manners at once."""
     options = DeviceOptions("npu", "f32", npu_precision=precision, emulate=chip)
     assert said_on_the_cpu
-    with behaving("all", tiny_en):
+    with behaving(how, tiny_en):
         assert said(tiny_en, options) == said_on_the_cpu
