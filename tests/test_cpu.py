@@ -190,6 +190,31 @@ def test_keys_and_values_from_elsewhere(odd: Checkpoint, n_positions: int) -> No
 
 
 @every_isa
+@pytest.mark.parametrize("n_positions", [75, 49, 48, 3])
+def test_shorter_windows_are_less_work_and_leave_nothing_behind(
+    odd: Checkpoint, isa: str, n_positions: int
+) -> None:
+    device = CpuDevice(odd, isa, "f32", "f32", Threads(2, ()))
+    mel, tokens = window(odd)[:, : 2 * n_positions], np.array([[7, 8]])
+    first = device.session(device.encode(mel)).step(tokens)
+    device.encode(window(odd, 1))
+    np.testing.assert_array_equal(device.session(device.encode(mel)).step(tokens), first)
+    numpy = NumpyDevice(odd)
+    exact = numpy.session(numpy.encode(mel)).step(tokens)
+    np.testing.assert_allclose(first, exact, atol=1e-3)
+    shown: dict[str, Float] = {}
+    device.encode(mel, observe=shown.__setitem__)
+    assert shown["model.encoder.layer_norm"].shape == (n_positions, 120)
+
+
+def test_windows_of_half_a_position_are_refused(odd: Checkpoint) -> None:
+    device = CpuDevice(odd, status().instruction_sets[0], "f32", "f32", Threads(1, ()))
+    for n_frames in (0, 3, 152):
+        with pytest.raises(ValueError, match="even number of frames"):
+            device.encode(np.zeros((odd.dims.n_mels, n_frames), np.float32))
+
+
+@every_isa
 @pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
 def test_what_is_shown_is_what_is_computed(odd: Checkpoint, isa: str, precision: str) -> None:
     """Comparisons measure the very steps that people transcribe with."""

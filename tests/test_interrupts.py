@@ -15,7 +15,7 @@ from whisper_npu.errors import Interrupted
 WORK = """
 import os, time
 from whisper_npu.batch.interrupts import finishing
-with finishing(lambda: os.write(1, b"stopping\\n"), lambda text: None, keeping=True):
+with finishing(lambda: os.write(1, b"stopping\\n"), lambda text: None, 'kept'):
     os.write(1, b"working\\n")  # a signal may come before a print is over
     time.sleep(60)  # a window that takes its time
 """
@@ -27,7 +27,7 @@ def test_the_first_signal_asks(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
 
     def work() -> None:
-        with finishing(lambda: stopped.append(1), lambda _: None, keeping=True):
+        with finishing(lambda: stopped.append(1), lambda _: None, "kept"):
             os.kill(os.getpid(), number)
             assert stopped == [1]
 
@@ -45,7 +45,7 @@ def test_a_signal_in_the_middle_of_printing_still_asks() -> None:
         raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
 
     def work() -> None:
-        with finishing(lambda: stopped.append(1), say, keeping=True):
+        with finishing(lambda: stopped.append(1), say, "kept"):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
@@ -67,7 +67,7 @@ def test_the_second_ends_at_once() -> None:
 def test_a_background_job_goes_on_ignoring() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with finishing(lambda: pytest.fail("not asked"), lambda _: None, keeping=True):
+        with finishing(lambda: pytest.fail("not asked"), lambda _: None, "kept"):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         OutputError,
         WhisperNpuError,
     )
-    from whisper_npu.options import DeviceOptions, TranscribeOptions
+    from whisper_npu.live.stream import Stream
+    from whisper_npu.options import DeviceOptions, StreamOptions, TranscribeOptions
     from whisper_npu.transcribe import Model
     from whisper_npu.transcript import Segment, Transcript, Word
 
@@ -45,6 +46,8 @@ __all__ = [
     "OptionError",
     "OutputError",
     "Segment",
+    "Stream",
+    "StreamOptions",
     "TranscribeOptions",
     "Transcript",
     "WhisperNpuError",
@@ -91,7 +94,9 @@ def load_model(
 _EXPORTED = {
     "TranscribeOptions": "options",
     "DeviceOptions": "options",
+    "StreamOptions": "options",
     "Model": "transcribe",
+    "Stream": "live.stream",
     "Transcript": "transcript",
     "Segment": "transcript",
     "Word": "transcript",

@@ -158,7 +158,7 @@ def _decode(file: BinaryIO, name: str, warn: Warn) -> Blocks:
             continue
         if first is not None:
             with closing(blocks):
-                yield from _resample(_mono(chain([first], blocks), warn), rate)
+                yield from resample(_mono(chain([first], blocks), warn), rate)
             return
     if len(reasons) == 3:
         raise AudioError(f"{name}: {reasons[1]}")
@@ -181,7 +181,8 @@ def _mono(blocks: Iterable[Float], warn: Warn) -> Iterator[Float]:
         warn(f"samples reach {peak:.3g} times full scale: clipped")
 
 
-def _resample(blocks: Iterable[Float], rate: int) -> Iterator[Float]:
+def resample(blocks: Iterable[Float], rate: int) -> Iterator[Float]:
+    """Mono samples of any rate at 16 kHz, block by block."""
     if rate == SAMPLE_RATE:
         yield from blocks
         return

@@ -10,6 +10,7 @@ from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:
     from whisper_npu.events import Event
+    from whisper_npu.transcript import Word
 
 
 def event_record(event: Event) -> dict[str, Any]:
@@ -36,18 +37,20 @@ def segment_record(segment: Segment) -> dict[str, Any]:
         "no_speech_prob": finite(segment.no_speech_prob),
     }
     if segment.words is not None:
-        record["words"] = [
-            {
-                "word": word.text,
-                "start": word.start,
-                "end": word.end,
-                "probability": finite(word.probability),
-            }
-            for word in segment.words
-        ]
+        record["words"] = [word_record(word) for word in segment.words]
     if segment.language is not None:
         record["language"] = segment.language
     return record
+
+
+def word_record(word: Word) -> dict[str, Any]:
+    """A word as JSON knows it."""
+    return {
+        "word": word.text,
+        "start": word.start,
+        "end": word.end,
+        "probability": finite(word.probability),
+    }
 
 
 def finite(value: float) -> float | None:

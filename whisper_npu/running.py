@@ -99,7 +99,9 @@ class Run:
         Raises what ends a batch: ModelError, DeviceError, OptionError, Interrupted.
         """
         request, options = self._request, self._request.run
-        with finishing(batch.stop, self._say, keeping=request.batch.output_dir is not None):
+        keeps = request.batch.output_dir is not None
+        then = "the same command goes on from here" if keeps else "with -o it could be resumed"
+        with finishing(batch.stop, self._say, then):
             if options.cluster:
                 task = cluster.Assignment(
                     request.model,

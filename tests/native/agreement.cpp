@@ -108,8 +108,8 @@ std::vector<float> decode(const Kernels& kernels, const Model& m, int threads,
   Pool pool(threads);
   std::vector<float> all((size_t)m.n_ctx * m.stride);
   const std::unique_ptr<Encoder> encoder(kernels.encoder(pool, m));
-  encoder->encode(mel.data(), all.data(), nullptr);
-  const std::unique_ptr<Encoded> encoded(kernels.project(pool, m, all.data(), nullptr));
+  encoder->encode(mel.data(), m.n_ctx, all.data(), nullptr);
+  const std::unique_ptr<Encoded> encoded(kernels.project(pool, m, all.data(), m.n_ctx, nullptr));
   const Head aligned[] = {{0, 2}, {1, 0}};
   const std::unique_ptr<Session> session(kernels.session(pool, m, *encoded, 4, aligned, 2));
   const auto step = [&](const std::vector<int64_t>& tokens, int n) {

@@ -18,11 +18,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def finishing(
-    stop: Callable[[], None], say: Callable[[str], None], *, keeping: bool
+    stop: Callable[[], None], say: Callable[[str], None], then: str
 ) -> Iterator[None]:
     """Call `stop` on the first signal and raise Interrupted when the block has ended.
 
-    keeping  whether the work goes into a folder, where it can be taken up again
+    then  what became of the work, or can be done: said at the end
     Nothing is half written at the second either: files appear under their names only when whole.
     """
     received: list[int] = []
@@ -44,5 +44,4 @@ def finishing(
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        then = "the same command goes on from here" if keeping else "with -o it could be resumed"
         raise Interrupted(f"interrupted; {then}", received[0])

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from whisper_npu.figures import Origin
@@ -71,7 +72,9 @@ class Device(Protocol):
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         """Encode one window.
 
-        mel      (n_mels, 3000)  float32  30 s of log-mel, zero beyond the end of the audio
+        mel      (n_mels, F)  float32  log-mel, zero beyond the end of the audio; F = 3000, or an
+                 even number below: a shorter window is less work, and an approximation, as
+                 Whisper was trained to hear 30 s
         observe  hears the output of each layer in order, as (T, D) float32; a device that runs
                  several layers in one call tells what it can see, at the least the decoder's
                  encoder_attn.k_proj and v_proj. `observed.Observed` does it for any `Ops`
@@ -96,3 +99,8 @@ class DecodingDevice(Device, Protocol):
         return  opaque  what `session` wants
         """
         ...
+
+
+def padded(mel: Float, n_frames: int) -> Float:
+    """A window made as long as a device needs it: (n_mels, F) -> (n_mels, n_frames), with zeros."""
+    return np.pad(mel, ((0, 0), (0, n_frames - mel.shape[1])))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from whisper_npu.devices.device import DeviceInfo
+from whisper_npu.devices.device import DeviceInfo, padded
 from whisper_npu.errors import DeviceError
 from whisper_npu.features import FRAMES_PER_SECOND
 from whisper_npu.machine import Machine
@@ -59,7 +59,8 @@ class GraphDevice:
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         """As `Device`; of the layers, only the cross-attention's are to be seen."""
         seconds = self._window(mel)
-        outputs = self._graphs[seconds].run(mel[:, : seconds * FRAMES_PER_SECOND])
+        n_frames = seconds * FRAMES_PER_SECOND
+        outputs = self._graphs[seconds].run(padded(mel[:, :n_frames], n_frames))
         n_layers = len(outputs) // 2
         pairs = [(outputs[f"key_{i}"], outputs[f"value_{i}"]) for i in range(n_layers)]
         if observe:

@@ -37,7 +37,9 @@ class NumpyDevice:
         self, mel: Float, *, observe: Observer | None = None
     ) -> Sequence[tuple[Float, Float]]:
         ops = Observed(self._ops, np.asarray, observe) if observe else self._ops
-        features = encode(self._model, ops, np.ascontiguousarray(mel.T))
+        features = encode(
+            self._model, ops, np.ascontiguousarray(mel.T), n_positions=mel.shape[1] // 2
+        )
         with stage("K/V"):
             return cross_keys_values(self._model, ops, features)
 

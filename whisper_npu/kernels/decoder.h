@@ -20,7 +20,7 @@ class EncodedAs final : public Encoded {
   int positions() const override { return positions_; }
   Cache<K, V>& layer(int i) const { return caches_[i]; }
 
-  // Projects the audio features (n_ctx, stride) for every layer.
+  // Projects the audio features (positions, stride) for every layer.
   template <class W>
   void project(Pool& pool, const Model& model, const float* features, Shown* shown) {
     const int n_layers = (int)model.decoder.size();
@@ -31,7 +31,7 @@ class EncodedAs final : public Encoded {
     }
     const auto layers = [&](int begin, int end) {
       run(pool, [&](int id) {
-        for (int block; (block = pool.next()) < blocks(model.n_ctx, kBlock);)
+        for (int block; (block = pool.next()) < blocks(positions_, kBlock);)
           project_block(model, features, block * kBlock, begin, end, threads[id], shown);
       });
     };
@@ -75,7 +75,7 @@ class EncodedAs final : public Encoded {
   void project_block(const Model& model, const float* features, int first, int begin, int end,
                      Projecting<W>& own, Shown* shown) {
     const int wide = model.text_heads * model.head;
-    const int n = model.n_ctx - first < kBlock ? model.n_ctx - first : kBlock;
+    const int n = positions_ - first < kBlock ? positions_ - first : kBlock;
     const Rows<W> rows = own.input.rows(n);
     for (int i = 0; i < n; ++i)
       prepare<W>(features + (size_t)(first + i) * model.stride, model.stride, rows, i);

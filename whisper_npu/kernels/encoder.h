@@ -36,7 +36,8 @@ class EncoderOf final : public Encoder {
     }
   }
 
-  void encode(const float* mel, float* features, Shown* shown) override {
+  void encode(const float* mel, int positions, float* features, Shown* shown) override {
+    positions_ = positions;
     const int n_layers = (int)model_.encoder.size();
     shown_ = shown;
     if (!shown) {
@@ -64,15 +65,15 @@ class EncoderOf final : public Encoder {
   void begin(const float* mel, int id) {
     Thread& own = threads_[id];
     stem(mel, own, id);
-    each(blocks(model_.n_ctx, kBlock), [&](int block) { before_attention(0, block, own); });
+    each(blocks(positions_, kBlock), [&](int block) { before_attention(0, block, own); });
   }
 
   // From one attention to the next.
   void layer(int i, float* features, int id) {
     Thread& own = threads_[id];
-    each(model_.audio_heads * blocks(model_.n_ctx, kBlock),
+    each(model_.audio_heads * blocks(positions_, kBlock),
          [&](int piece) { attention(piece, own); });
-    each(blocks(model_.n_ctx, kBlock), [&](int block) {
+    each(blocks(positions_, kBlock), [&](int block) {
       after_attention(i, block, own);
       if (i + 1 < (int)model_.encoder.size())
         before_attention(i + 1, block, own);
@@ -96,8 +97,10 @@ class EncoderOf final : public Encoder {
 
   void stem(const float* mel, Thread& own, int id) {
     const Model& m = model_;
-    const int frames = 2 * m.n_ctx, threads = pool_.threads();
+    const int frames = 2 * positions_, threads = pool_.threads();
     float* line = own.wide.data;
+    if (id == 0)  // behind the last frame, where a longer window may have been
+      memset(mel_.data + (size_t)(frames + 1) * n_mels_, 0, n_mels_ * sizeof *mel_.data);
     for (int t = frames * id / threads; t < frames * (id + 1) / threads; ++t) {
       for (int i = 0; i < n_mels_; ++i) line[i] = i < m.n_mels ? mel[(size_t)i * frames + t] : 0;
       for (int i = 0; i < n_mels_; i += kLanes)
@@ -114,8 +117,8 @@ class EncoderOf final : public Encoder {
       });
       show(Part::kConv1, 0, first, n, own.wide.data, m.stride);
     });
-    each(blocks(m.n_ctx, kBlock), [&](int block) {
-      const int first = block * kBlock, n = m.n_ctx - first < kBlock ? m.n_ctx - first : kBlock;
+    each(blocks(positions_, kBlock), [&](int block) {
+      const int first = block * kBlock, n = positions_ - first < kBlock ? positions_ - first : kBlock;
       const Rows<A> taps = {hidden_.data + (size_t)2 * first * m.stride, nullptr,
                             (size_t)2 * m.stride, n};
       linear<A>(taps, m.conv2, 0, m.conv2.n, [&](int row, int column, F value) {
@@ -145,7 +148,7 @@ class EncoderOf final : public Encoder {
   void before_attention(int i, int block, Thread& own) {
     const Layer& layer = model_.encoder[i];
     const int first = block * kBlock;
-    const int n = model_.n_ctx - first < kBlock ? model_.n_ctx - first : kBlock;
+    const int n = positions_ - first < kBlock ? positions_ - first : kBlock;
     const int wide = 3 * heads_width_, width = model_.head;
     const Rows<W> input = normed(Part::kNorm, i, first, n, layer.norm, own);
     linear<W>(input, layer.qkv, 0, round_up(wide, kLanes), [&](int row, int column, F value) {
@@ -154,7 +157,7 @@ class EncoderOf final : public Encoder {
     show(Part::kQuery, i, first, n, own.wide.data, wide);
     show(Part::kKey, i, first, n, own.wide.data + heads_width_, wide);
     show(Part::kValue, i, first, n, own.wide.data + 2 * heads_width_, wide);
-    const Rows<A> query = query_.rows(model_.n_ctx);
+    const Rows<A> query = query_.rows(positions_);
     for (int row = 0; row < n; ++row) {
       const float* line = own.wide.data + (size_t)row * wide;
       prepare<A>(line, heads_width_, query, first + row);
@@ -166,12 +169,12 @@ class EncoderOf final : public Encoder {
   }
 
   void attention(int piece, Thread& own) {
-    const int per_head = blocks(model_.n_ctx, kBlock);
+    const int per_head = blocks(positions_, kBlock);
     const int h = piece / per_head, first = piece % per_head * kBlock;
-    const int n = model_.n_ctx - first < kBlock ? model_.n_ctx - first : kBlock;
+    const int n = positions_ - first < kBlock ? positions_ - first : kBlock;
     Rows<A> query = query_.rows(n);
     query.data += query.stride * (size_t)first + h * model_.head;
-    attend<A, A>(query, cache_.head(h), model_.n_ctx, 0, own.attention,
+    attend<A, A>(query, cache_.head(h), positions_, 0, own.attention,
                  attended_.data + (size_t)first * heads_width_ + h * model_.head,
                  (size_t)heads_width_);
   }
@@ -179,7 +182,7 @@ class EncoderOf final : public Encoder {
   void after_attention(int i, int block, Thread& own) {
     const Layer& layer = model_.encoder[i];
     const int first = block * kBlock;
-    const int n = model_.n_ctx - first < kBlock ? model_.n_ctx - first : kBlock;
+    const int n = positions_ - first < kBlock ? positions_ - first : kBlock;
     float* x = x_.data + (size_t)first * model_.stride;
     const auto add = [&](int row, int column, F value) {
       float* place = x + (size_t)row * model_.stride + column;
@@ -213,7 +216,7 @@ class EncoderOf final : public Encoder {
 
   void finish(int block, float* features) {
     const int first = block * kBlock;
-    const int n = model_.n_ctx - first < kBlock ? model_.n_ctx - first : kBlock;
+    const int n = positions_ - first < kBlock ? positions_ - first : kBlock;
     for (int row = first; row < first + n; ++row)
       layer_norm(x_.data + (size_t)row * model_.stride, model_.encoder_norm.weight,
                  model_.encoder_norm.bias, model_.width, [&](int j, F value) {
@@ -225,7 +228,7 @@ class EncoderOf final : public Encoder {
   Pool& pool_;
   const Model& model_;
   Shown* shown_ = nullptr;
-  int n_mels_, heads_width_;
+  int n_mels_, heads_width_, positions_ = 0;
   Scratch<typename A::Activation> mel_, hidden_;
   Scratch<float> x_, attended_;
   Input<A> query_;

@@ -172,12 +172,14 @@ class Engine {
 
   Owned<float> features(Matrix mel, Shown* shown) {
     check_process();
-    require(mel.shape(0) == (size_t)model.n_mels && mel.shape(1) == 2 * (size_t)model.n_ctx,
-            "mel is (n_mels, 2 n_ctx)");
-    Owned<float> out((size_t)model.n_ctx * model.stride);
+    const size_t positions = mel.shape(1) / 2;
+    require(mel.shape(0) == (size_t)model.n_mels && mel.shape(1) == 2 * positions && positions > 0 &&
+                positions <= (size_t)model.n_ctx,
+            "mel is (n_mels, frames), an even number of frames and at most 2 n_ctx");
+    Owned<float> out(positions * model.stride);
     nb::gil_scoped_release release;
     std::lock_guard<std::mutex> lock(encoding_);  // one working memory
-    encoder_->encode(mel.data(), out.data, shown);
+    encoder_->encode(mel.data(), (int)positions, out.data, shown);
     return out;
   }
 
@@ -201,10 +203,10 @@ struct EncodedWindow {  // and the engine it belongs to
   std::shared_ptr<Encoded> encoded;
 };
 
-EncodedWindow project(const std::shared_ptr<Engine>& engine, const float* features, Shown* shown) {
+EncodedWindow project(const std::shared_ptr<Engine>& engine, Matrix features, Shown* shown) {
   nb::gil_scoped_release release;
-  return {engine, std::shared_ptr<Encoded>(
-                      engine->kernels.project(engine->pool, engine->model, features, shown))};
+  return {engine, std::shared_ptr<Encoded>(engine->kernels.project(
+                      engine->pool, engine->model, features.data(), (int)features.shape(0), shown))};
 }
 
 // Keys and values that somebody else has projected: (positions, heads * width) for each layer.
@@ -310,19 +312,19 @@ void bind_engine(nb::module_& m) {
            "isa"_a, "sizes"_a, "weights"_a, "cache"_a, "threads"_a, "pinned"_a)
       .def("features",
            [](Engine& self, Matrix mel, nb::object observe) {
-             const std::unique_ptr<Shown> shown = shown_to(observe, self.model);
+             const std::unique_ptr<Shown> shown = shown_to(observe, self.model, mel.shape(1) / 2);
              return self.features(mel, shown.get())
-                 .array({(size_t)self.model.n_ctx, (size_t)self.model.stride});
+                 .array({mel.shape(1) / 2, (size_t)self.model.stride});
            },
            "mel"_a, "observe"_a = nb::none())
       .def("project",
            [](std::shared_ptr<Engine> self, Matrix features, nb::object observe) {
              self->check_process();
-             require(features.shape(0) == (size_t)self->model.n_ctx &&
+             require(features.shape(0) > 0 && features.shape(0) <= (size_t)self->model.n_ctx &&
                          features.shape(1) == (size_t)self->model.stride,
-                     "features are (n_ctx, width padded to 64)");
-             const std::unique_ptr<Shown> shown = shown_to(observe, self->model);
-             return project(self, features.data(), shown.get());
+                     "features are (positions, width padded to 64)");
+             const std::unique_ptr<Shown> shown = shown_to(observe, self->model, features.shape(0));
+             return project(self, features, shown.get());
            },
            "features"_a, "observe"_a = nb::none())
       .def("keep", &keep, "pairs"_a)

@@ -79,8 +79,8 @@ struct Holder {  // deletes what is not given away, when something throws
 };
 
 template <class K, class V>
-Encoded* project_to(Pool& pool, const Model& model, const float* features, Shown* shown) {
-  auto* encoded = new EncodedAs<K, V>(model, model.n_ctx);
+Encoded* project_to(Pool& pool, const Model& model, const float* features, int positions, Shown* shown) {
+  auto* encoded = new EncodedAs<K, V>(model, positions);
   Holder holder = {encoded};
   switch (model.decoder[0].cross_kv.kind) {
     case Kind::kInt8: encoded->template project<Int8>(pool, model, features, shown); break;
@@ -90,11 +90,11 @@ Encoded* project_to(Pool& pool, const Model& model, const float* features, Shown
   return holder.give();
 }
 
-Encoded* project(Pool& pool, const Model& model, const float* features, Shown* shown) {
+Encoded* project(Pool& pool, const Model& model, const float* features, int positions, Shown* shown) {
   switch (model.cache) {
-    case Kind::kInt8: return project_to<Int8, Mixed>(pool, model, features, shown);
-    case Kind::kF16: return project_to<F16, F16>(pool, model, features, shown);
-    default: return project_to<Float, Float>(pool, model, features, shown);
+    case Kind::kInt8: return project_to<Int8, Mixed>(pool, model, features, positions, shown);
+    case Kind::kF16: return project_to<F16, F16>(pool, model, features, positions, shown);
+    default: return project_to<Float, Float>(pool, model, features, positions, shown);
   }
 }
 

@@ -81,8 +81,8 @@ class Shown {
 class Encoder {
  public:
   virtual ~Encoder();
-  // mel (n_mels, 2 n_ctx) -> features (n_ctx, stride); shown may be null
-  virtual void encode(const float* mel, float* features, Shown* shown) = 0;
+  // mel (n_mels, 2 positions) -> features (positions, stride), at most n_ctx; shown may be null
+  virtual void encode(const float* mel, int positions, float* features, Shown* shown) = 0;
 };
 
 // Keys and values of one window for every decoder layer; sessions share it.
@@ -124,8 +124,9 @@ struct Kernels {
   void (*largest)(const float* x, int n, int count, float* values, int64_t* places);
   // What is made refers to the pool and the model, which outlive it.
   Encoder* (*encoder)(Pool& pool, const Model& model);
-  // features (n_ctx, stride) -> what every decoder layer attends to
-  Encoded* (*project)(Pool& pool, const Model& model, const float* features, Shown* shown);
+  // features (positions, stride) -> what every decoder layer attends to
+  Encoded* (*project)(Pool& pool, const Model& model, const float* features, int positions,
+                      Shown* shown);
   // the same from keys and values, (positions, heads * width) for every layer
   Encoded* (*keep)(Pool& pool, const Model& model, const float* const* keys,
                    const float* const* values, int positions, int width);

@@ -15,7 +15,8 @@ static_assert(sizeof kNames / sizeof *kNames == (size_t)kParts);
 
 class Told final : public Shown {
  public:
-  Told(nb::object observe, const Model& model) : observe_(std::move(observe)), model_(model) {}
+  Told(nb::object observe, const Model& model, size_t positions)
+      : observe_(std::move(observe)), model_(model), positions_(positions) {}
 
   void begin() override {  // memory that nobody writes to costs nothing
     const nb::gil_scoped_acquire acquire;
@@ -43,7 +44,7 @@ class Told final : public Shown {
   }
 
  private:
-  size_t height(Part part) const { return (size_t)model_.n_ctx * (part == Part::kConv1 ? 2 : 1); }
+  size_t height(Part part) const { return positions_ * (part == Part::kConv1 ? 2 : 1); }
   size_t width(Part part) const {
     switch (part) {
       case Part::kMixed: case Part::kQuery: case Part::kKey: case Part::kValue:
@@ -57,15 +58,16 @@ class Told final : public Shown {
 
   const nb::object observe_;
   const Model& model_;
+  const size_t positions_;
   std::optional<Owned<float>> arrays_[kParts];
   std::atomic<int> layer_[kParts];
 };
 
 }  // namespace
 
-std::unique_ptr<Shown> shown_to(nb::object observe, const Model& model) {
+std::unique_ptr<Shown> shown_to(nb::object observe, const Model& model, size_t positions) {
   if (observe.is_none()) return nullptr;
-  return std::make_unique<Told>(std::move(observe), model);
+  return std::make_unique<Told>(std::move(observe), model, positions);
 }
 
 }  // namespace whisper_npu

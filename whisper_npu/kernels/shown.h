@@ -6,7 +6,8 @@
 
 namespace whisper_npu {
 
-// observe(part, layer, rows): None is shown nothing. Rows are float32 with padded widths.
-std::unique_ptr<Shown> shown_to(nb::object observe, const Model& model);
+// observe(part, layer, rows): None is shown nothing. Rows are float32 with padded widths, as many
+// as the window has positions.
+std::unique_ptr<Shown> shown_to(nb::object observe, const Model& model, size_t positions);
 
 }  // namespace whisper_npu

@@ -2,6 +2,7 @@
 
 from whisper_npu.options.batch import BatchOptions, InputOptions, RunOptions, ShowOptions
 from whisper_npu.options.device import DeviceOptions
+from whisper_npu.options.live import StreamOptions
 from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.options.transcription import TranscribeOptions
 
@@ -11,6 +12,7 @@ __all__ = [
     "InputOptions",
     "RunOptions",
     "ShowOptions",
+    "StreamOptions",
     "SubtitleOptions",
     "TranscribeOptions",
 ]

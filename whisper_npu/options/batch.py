@@ -32,6 +32,15 @@ def folder(text: str) -> Path | None:
     return None if text == "-" else Path(text)
 
 
+def require_plain(name: str | None) -> None:
+    """Raise OptionError unless an output's name stays in its folder."""
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise OptionError(
+            f"output_name: {name!r} is not a plain file name; --output-dir takes the folder",
+            "output_name",
+        )
+
+
 @dataclass(frozen=True)
 class InputOptions:
     """Which files of a folder are meant."""
@@ -171,12 +180,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        name = self.output_name
-        if name is not None and (name in ("", ".", "..") or Path(name).name != name):
-            raise OptionError(
-                f"output_name: {name!r} is not a plain file name; --output-dir takes the folder",
-                "output_name",
-            )
+        require_plain(self.output_name)
 
 
 @dataclass(frozen=True)

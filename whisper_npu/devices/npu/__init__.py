@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu.devices.cpu import open_cpu
-from whisper_npu.devices.device import DeviceInfo
+from whisper_npu.devices.device import DeviceInfo, padded
 from whisper_npu.devices.npu.activations import Stream, read
 from whisper_npu.devices.npu.ops import NpuOps
 from whisper_npu.devices.npu.residence import Residence
@@ -104,6 +104,7 @@ class NpuDevice:
         They are good until the next window.
         """
         ops: Any = Observed(self._ops, read, observe) if observe else self._ops
+        mel = padded(mel, 2 * self._model.dims.n_audio_ctx)  # shapes are set when it is opened
         strips = mel.reshape(-1, tiling.C_STRIP, mel.shape[1])
         frames = Stream(np.ascontiguousarray(strips.transpose(0, 2, 1)))
         features = encode(self._model, ops, frames)
