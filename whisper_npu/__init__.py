@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         OutputError,
         WhisperNpuError,
     )
-    from whisper_npu.live.stream import Stream
+    from whisper_npu.live.stream import SpeechStream
     from whisper_npu.options import DeviceOptions, StreamOptions, TranscribeOptions
     from whisper_npu.transcribe import Model
     from whisper_npu.transcript import Segment, Transcript, Word
@@ -46,7 +46,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "Segment",
-    "Stream",
+    "SpeechStream",
     "StreamOptions",
     "TranscribeOptions",
     "Transcript",
@@ -96,7 +96,7 @@ _EXPORTED = {
     "DeviceOptions": "options",
     "StreamOptions": "options",
     "Model": "transcribe",
-    "Stream": "live.stream",
+    "SpeechStream": "live.stream",
     "Transcript": "transcript",
     "Segment": "transcript",
     "Word": "transcript",

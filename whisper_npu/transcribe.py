@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from whisper_npu.devices.device import Device
     from whisper_npu.events import Event
     from whisper_npu.listening import Features
-    from whisper_npu.live.stream import Stream
+    from whisper_npu.live.stream import SpeechStream
     from whisper_npu.options.live import StreamOptions
 
     Float = NDArray[np.float32]
@@ -102,12 +102,12 @@ class Model:
         found = [event for event in transcription if isinstance(event, Segment)]
         return transcription.transcript(found)
 
-    def stream(self, options: StreamOptions | None = None) -> Stream:
+    def stream(self, options: StreamOptions | None = None) -> SpeechStream:
         """Begin to transcribe sound while it is made. Raises OptionError."""
-        from whisper_npu.live.stream import Stream
+        from whisper_npu.live.stream import SpeechStream
         from whisper_npu.options.live import StreamOptions
 
-        return Stream(self, options or StreamOptions())
+        return SpeechStream(self, options or StreamOptions())
 
     def close(self) -> None:
         """Give the device back."""

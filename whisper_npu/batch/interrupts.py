@@ -17,9 +17,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def finishing(
-    stop: Callable[[], None], say: Callable[[str], None], then: str
-) -> Iterator[None]:
+def finishing(stop: Callable[[], None], say: Callable[[str], None], then: str) -> Iterator[None]:
     """Call `stop` on the first signal and raise Interrupted when the block has ended.
 
     then  what became of the work, or can be done: said at the end

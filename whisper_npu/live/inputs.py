@@ -134,12 +134,17 @@ def _read(descriptor: int, rate: int, arrivals: Arrivals) -> None:
                 arrivals.end(AudioError(f"standard input {message}"))
                 return
             begun = True
-            arrivals.put(np.frombuffer(rest, "<i2", len(rest) // 2).astype(np.float32) / 32768)
+            arrivals.put(_floats(rest))
             rest = rest[len(rest) // 2 * 2 :]
     except OSError as error:
         arrivals.end(AudioError(f"standard input cannot be read: {error.strerror}"))
         return
     arrivals.end()
+
+
+def _floats(data: bytes) -> Float:
+    """Whole samples of 16 bits, between -1 and 1."""
+    return np.frombuffer(data, "<i2", len(data) // 2).astype(np.float32) / np.float32(32768)
 
 
 # a recording
@@ -261,7 +266,7 @@ def _hear_arecord(_: object, name: str | None) -> Iterator[Arrivals]:
             size = 2 * round(SAMPLE_RATE * PIECE)
             stream = cast("BinaryIO", process.stdout)
             while data := stream.read(size):
-                arrivals.offer(np.frombuffer(data, "<i2", len(data) // 2).astype(np.float32) / 32768)
+                arrivals.offer(_floats(data))
             talk = cast("BinaryIO", process.stderr).read().decode("utf-8", "replace")
             reason = talk.strip().splitlines()[-1:] or ["arecord has ended"]
             arrivals.end(

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from whisper_npu.devices.device import DeviceInfo
     from whisper_npu.live.events import LiveEvent
     from whisper_npu.live.inputs import Sound
-    from whisper_npu.live.stream import Stream
+    from whisper_npu.live.stream import SpeechStream
     from whisper_npu.options import SubtitleOptions
 
 _OFTEN = 10.0  # seconds between two writings of the same files
 
 
-def listen(stream: Stream, sound: Sound) -> Iterator[LiveEvent]:
+def listen(stream: SpeechStream, sound: Sound) -> Iterator[LiveEvent]:
     """All that is told of a sound until it ends. Raises AudioError, behind what was heard."""
     try:
         for block in sound.blocks:
@@ -47,6 +47,7 @@ class Kept:
         formats: tuple[str, ...],
         subtitles: SubtitleOptions,
         device: DeviceInfo,
+        *,
         say: Callable[[str], None],
     ) -> None:
         self._folder, self._stem, self._formats = folder, stem, formats

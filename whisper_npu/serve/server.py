@@ -101,7 +101,7 @@ class Server:
         Raises ModelError, DeviceError when the default model cannot be loaded.
         """
         try:
-            with finishing(self.stop, self._say, keeping=False):
+            with finishing(self.stop, self._say, "the server has ended"):
                 asyncio.run(self.serve())
         except Interrupted:
             pass  # how a server ends
