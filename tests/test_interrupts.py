@@ -34,7 +34,7 @@ def test_the_first_signal_asks(number: signal.Signals, code: int) -> None:
     with pytest.raises(Interrupted) as caught:
         work()
     assert caught.value.exit_code == code
-    assert "goes on from here" in str(caught.value)
+    assert "interrupted; kept" in str(caught.value)
     assert signal.getsignal(number) is before
 
 

@@ -20,6 +20,7 @@ from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.languages import language_code
 from whisper_npu.listening import hear, listen
+from whisper_npu.live.stream import SpeechStream
 from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
 from whisper_npu.pieces import Cut, cut, emptied, ended, inside
 from whisper_npu.speech import SpeechOnly, Voiced, clips
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from whisper_npu.devices.device import Device
     from whisper_npu.events import Event
     from whisper_npu.listening import Features
-    from whisper_npu.live.stream import SpeechStream
     from whisper_npu.options.live import StreamOptions
 
     Float = NDArray[np.float32]
@@ -104,10 +104,7 @@ class Model:
 
     def stream(self, options: StreamOptions | None = None) -> SpeechStream:
         """Begin to transcribe sound while it is made. Raises OptionError."""
-        from whisper_npu.live.stream import SpeechStream
-        from whisper_npu.options.live import StreamOptions
-
-        return SpeechStream(self, options or StreamOptions())
+        return SpeechStream(self, options)
 
     def close(self) -> None:
         """Give the device back."""
@@ -313,10 +310,8 @@ class Transcription:
         return least is not None and hypothesis.avg_logprob < least
 
     def _has_failed(self, hypothesis: Hypothesis) -> bool:
-        most, silent = (
-            self._options.compression_ratio_threshold,
-            self._options.no_speech_threshold,
-        )
+        options = self._options
+        most, silent = options.compression_ratio_threshold, options.no_speech_threshold
         guesses = self._guesses(hypothesis)
         if silent is not None and hypothesis.no_speech_prob > silent and guesses:
             return False  # silence, not failure

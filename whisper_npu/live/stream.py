@@ -53,7 +53,7 @@ _BEHIND = 128  # positions of nothing behind the sound: without them the decoder
 _SAMPLES_PER_POSITION = SAMPLE_RATE // POSITIONS_PER_SECOND
 
 
-class Ear(Protocol):
+class Recogniser(Protocol):
     """What a stream needs of an opened model; `transcribe.Model` is one."""
 
     checkpoint: Checkpoint
@@ -68,7 +68,8 @@ Placed = tuple[Word, tuple[int, ...]]  # a word and its tokens
 class SpeechStream:
     """One stream of sound. Raises OptionError for a language or task the model does not know."""
 
-    def __init__(self, model: Ear, options: StreamOptions) -> None:
+    def __init__(self, model: Recogniser, options: StreamOptions | None = None) -> None:
+        options = options or StreamOptions()
         self._model = model
         self._options = options
         self._pace = options.pace
