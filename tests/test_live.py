@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import whisper_npu
 from whisper_npu.live.events import Final, SegmentDone, Tentative
-from whisper_npu.options import DeviceOptions, StreamOptions
+from whisper_npu.options import DeviceOptions
+from whisper_npu.options.live import StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

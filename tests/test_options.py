@@ -17,6 +17,7 @@ from whisper_npu.options import TranscribeOptions, speech
 from whisper_npu.options.batch import FORMATS
 from whisper_npu.options.compiling import CompileOptions
 from whisper_npu.options.diagnosis import DoctorOptions
+from whisper_npu.options.live import ListenOptions, StreamOptions
 from whisper_npu.options.measuring import BenchOptions, CompareOptions
 from whisper_npu.options.option import LIBRARY, declared, n_bytes
 from whisper_npu.options.serving import ServeOptions
@@ -31,11 +32,12 @@ OTHERS = {
     "compare": CompareOptions,
     "compile": CompileOptions,
     "doctor": DoctorOptions,
+    "listen": ListenOptions,
     "serve": ServeOptions,
 }
 
 
-@pytest.mark.parametrize("kind", [*ALL, *OTHERS.values()])
+@pytest.mark.parametrize("kind", [*ALL, *OTHERS.values(), StreamOptions])
 def test_the_command_line_has_the_defaults_of_the_library(kind: Any) -> None:
     typed = {flag.name: flag.default for flag in flags(kind)}
     for field in fields(kind):
@@ -51,7 +53,7 @@ def test_every_option_is_a_flag_of_its_command() -> None:
     command: Any = typer.main.get_command(app)
     names = {parameter.name for parameter in command.commands["transcribe"].params}
     assert {name for kind in ALL for name in declared(kind)} <= names
-    for name, kind in OTHERS.items():
+    for name, kind in [*OTHERS.items(), ("listen", StreamOptions)]:
         assert set(declared(kind)) <= {
             parameter.name for parameter in command.commands[name].params
         }

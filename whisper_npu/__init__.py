@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         WhisperNpuError,
     )
     from whisper_npu.live.stream import SpeechStream
-    from whisper_npu.options import DeviceOptions, StreamOptions, TranscribeOptions
+    from whisper_npu.options import DeviceOptions, TranscribeOptions
+    from whisper_npu.options.live import StreamOptions
     from whisper_npu.transcribe import Model
     from whisper_npu.transcript import Segment, Transcript, Word
 
@@ -94,7 +95,7 @@ def load_model(
 _EXPORTED = {
     "TranscribeOptions": "options",
     "DeviceOptions": "options",
-    "StreamOptions": "options",
+    "StreamOptions": "options.live",
     "Model": "transcribe",
     "SpeechStream": "live.stream",
     "Transcript": "transcript",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -34,6 +35,43 @@ _OFTEN = 0.1  # seconds between two drawings of the bar
 def console(*, stderr: bool = False) -> Console:
     """Where reports are printed: no markup and no guessing at what numbers mean."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+class Captions:
+    """Words on standard output while they are spoken: the tentative ones dim, where they can be
+    taken back; otherwise a line for each segment.
+    """
+
+    def __init__(self) -> None:
+        self._console = console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._final = ""
+        if self._console.is_terminal:
+            self._live.start()
+
+    def final(self, text: str) -> None:
+        """These words stay; tentative ones are told again behind them."""
+        self._final += text
+        self.tentative("")
+
+    def tentative(self, text: str) -> None:
+        """These words may change."""
+        if self._live.is_started:
+            line = Text(printable(self._final).lstrip()).append(printable(text), "dim")
+            self._live.update(line, refresh=True)
+
+    def segment(self, text: str) -> None:
+        """A segment has ended: its line is finished."""
+        self._final = self._final[len(text) :]
+        if self._live.is_started:
+            self._live.update(Text(""))
+        self._console.print(Text(printable(text.strip())), soft_wrap=True)
+        if not self._live.is_started:
+            self._console.file.flush()
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        self._live.stop()
 
 
 class ProgressBar:

@@ -18,6 +18,7 @@ from whisper_npu.cli import (
     compare,
     config,
     doctor,
+    listen,
     models,
     serve,
     streams,
@@ -37,6 +38,7 @@ app = typer_app(
     no_args_is_help=True,
 )
 app.command("transcribe", cls=Command)(transcribe.transcribe)
+app.command("listen", cls=Command)(listen.listen)
 app.command("serve", cls=Command)(serve.serve)
 app.command("bench", cls=Command)(bench.bench)
 app.command("compile", cls=Command)(compile_model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from whisper_npu.events import Language
 from whisper_npu.records import event_record, word_record
@@ -63,3 +63,23 @@ def live_record(event: LiveEvent) -> dict[str, Any]:
         return event_record(event)
     name = "final" if isinstance(event, Final) else "tentative"
     return {"event": name, "text": event.text, "words": [word_record(w) for w in event.words]}
+
+
+class Shows(Protocol):
+    """Where words are shown, as `terminal.Captions` does it."""
+
+    def final(self, text: str) -> None: ...
+
+    def tentative(self, text: str) -> None: ...
+
+    def segment(self, text: str) -> None: ...
+
+
+def show(event: LiveEvent, captions: Shows) -> None:
+    """Show an event to people."""
+    if isinstance(event, Final):
+        captions.final(event.text)
+    elif isinstance(event, Tentative):
+        captions.tentative(event.text)
+    elif isinstance(event, SegmentDone):
+        captions.segment(event.segment.text)

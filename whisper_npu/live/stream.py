@@ -186,8 +186,8 @@ class SpeechStream:
         self._finals = []
         self._next_look = None
         self._settled = self._settled or self.language is not None
-        self._spoken_until = self.seconds
-        self._forget(len(self._sound) - round(_BEFORE * SAMPLE_RATE))
+        silence = self._pace.pause - 0.1  # none of the last word: it would be heard again
+        self._forget(len(self._sound) - round(min(_BEFORE, silence) * SAMPLE_RATE))
         return events
 
     def _encode(self) -> tuple[Any, int]:
@@ -233,10 +233,9 @@ class SpeechStream:
         if not split:
             return []
         begin = self._begin / SAMPLE_RATE
-        first = 0
-        if self._finals:  # they begin where the last final word ends
-            first = round((self._finals[-1][0].end - begin) * POSITIONS_PER_SECOND)
-            first = min(max(0, first), n_positions - 1)
+        # they begin where the last final word ends
+        first = round((self._spoken_until - begin) * POSITIONS_PER_SECOND)
+        first = min(max(0, first), n_positions - 1)
         matrix = weights(found.scores, 2 * n_positions)[:, first:]
         rows, columns = dtw(-matrix)
         starts = begin + (first + columns[np.diff(rows, prepend=-1) > 0]) / POSITIONS_PER_SECOND

@@ -2,7 +2,6 @@
 
 from whisper_npu.options.batch import BatchOptions, InputOptions, RunOptions, ShowOptions
 from whisper_npu.options.device import DeviceOptions
-from whisper_npu.options.live import StreamOptions
 from whisper_npu.options.subtitles import SubtitleOptions
 from whisper_npu.options.transcription import TranscribeOptions
 
@@ -12,7 +11,6 @@ __all__ = [
     "InputOptions",
     "RunOptions",
     "ShowOptions",
-    "StreamOptions",
     "SubtitleOptions",
     "TranscribeOptions",
 ]
