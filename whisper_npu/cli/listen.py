@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from whisper_npu.live.events import LiveEvent
     from whisper_npu.live.inputs import Sound
+    from whisper_npu.live.listening import Kept
+    from whisper_npu.live.stream import SpeechStream
 
 
 @taking_options
@@ -68,28 +70,40 @@ def listen(  # noqa: PLR0913  a parameter for each kind of option
     if source and (listening.simulate or listening.input):
         raise OptionError("standard input excludes simulate and input", "simulate", "input")
     from whisper_npu import load_model
-    from whisper_npu.batch.interrupts import finishing
-    from whisper_npu.live.listening import Kept, words_of
+    from whisper_npu.live.listening import Kept
 
-    stopped: list[bool] = []
-    tell, close = _teller(json=json)
     with load_model(model, device=device, offline=offline, say=say) as opened:
         info = opened.device.info
         if info.origin != "measured":
             say(f"whisper-npu: {info.name}")
         stream = opened.stream(options)
         kept = Kept(listening, subtitles, info, say=say)
-        then = "what was heard is written" if listening.output_dir else "it has ended"
-        with finishing(lambda: stopped.append(True), say, then):
-            try:
-                with _sound(source, listening, lambda: bool(stopped)) as sound:
-                    for event in words_of(stream, sound):
-                        tell(event)
-                        kept.hear(event, stream)
-            finally:
-                close()
-                for path in kept.write(stream):
-                    say(str(path))
+        _listen(stream, lambda stopped: _sound(source, listening, stopped), kept, json=json)
+
+
+def _listen(
+    stream: SpeechStream,
+    open_sound: Callable[[Callable[[], bool]], AbstractContextManager[Sound]],
+    kept: Kept,
+    *,
+    json: bool,
+) -> None:
+    """Tell and keep what is said until the sound ends, or a signal comes."""
+    from whisper_npu.batch.interrupts import finishing
+    from whisper_npu.live.listening import words_of
+
+    stopped: list[bool] = []
+    tell, close = _teller(json=json)
+    with finishing(lambda: stopped.append(True), say, "what was heard is told"):
+        try:
+            with open_sound(lambda: bool(stopped)) as sound:
+                for event in words_of(stream, sound):
+                    tell(event)
+                    kept.hear(event, stream)
+        finally:
+            close()
+            for path in kept.write(stream):
+                say(str(path))
 
 
 def _sound(
