@@ -8,6 +8,7 @@ depends on the samples alone, and not on how they were cut into calls.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _BEFORE = 0.8  # seconds kept from before speech is noticed
 _LONGEST = 20.0  # seconds of sound, after which its beginning is forgotten
+_FULL = 28.0  # seconds of sound: a window holds no more
 _KEPT = 8.0  # seconds of sound that are kept then
 _CONTEXT = 80  # tokens of what was said before
 _PACE = 12  # tokens a second: nobody speaks faster
@@ -80,7 +82,7 @@ class SpeechStream:
         prompt = f" {(options.initial_prompt or '').strip()}"
         self._context = tuple(model.tokenizer.encode(prompt)) if options.initial_prompt else ()
         self._rest = np.empty(0, np.float32)  # less than a chunk
-        self._sound = np.empty(0, np.float32)
+        self._sound: deque[Float] = deque()  # chunks
         self._begin = 0  # sample of the stream at which the sound begins
         self._n_segments = 0
         self._next_look: int | None = None  # sample; None: nobody speaks
@@ -105,7 +107,12 @@ class SpeechStream:
     @property
     def seconds(self) -> float:
         """How much sound was heard."""
-        return (self._begin + len(self._sound) + len(self._rest)) / SAMPLE_RATE
+        return (self._end + len(self._rest)) / SAMPLE_RATE
+
+    @property
+    def _end(self) -> int:
+        """Sample of the stream at which the sound ends."""
+        return self._begin + CHUNK * len(self._sound)
 
     def feed(self, samples: Float, *, behind: float = 0.0) -> list[LiveEvent]:
         """Hear further sound, and tell what is known now.
@@ -133,14 +140,19 @@ class SpeechStream:
             events += self._conclude()
         return events
 
+    @property
+    def _length(self) -> float:
+        """Seconds of sound that are kept."""
+        return CHUNK * len(self._sound) / SAMPLE_RATE
+
     def _hear(self, chunk: Float, *, hurry: bool) -> list[LiveEvent]:
         self._voice.hear(chunk)
-        self._sound = np.concatenate([self._sound, chunk])
-        now = self._begin + len(self._sound)
+        self._sound.append(chunk)
+        now = self._end
         if not self._voice.speaks:
             if self._next_look is not None:
                 return self._conclude()
-            self._forget(len(self._sound) - round(_BEFORE * SAMPLE_RATE))
+            self._keep(_BEFORE)
             return []
         step = round(self._pace.step * SAMPLE_RATE)
         if self._next_look is None:
@@ -152,11 +164,11 @@ class SpeechStream:
         self._next_look += step
         return [] if hurry else self._look()
 
-    def _forget(self, n: int) -> None:
-        """Drop samples from the beginning of the sound."""
-        if n > 0:
-            self._sound = self._sound[n:]
-            self._begin += n
+    def _keep(self, seconds: float) -> None:
+        """Forget the sound but for its end, in whole chunks."""
+        while len(self._sound) * CHUNK > seconds * SAMPLE_RATE:
+            self._sound.popleft()
+            self._begin += CHUNK
 
     # a look at what was said
 
@@ -169,7 +181,7 @@ class SpeechStream:
         n_final = self._n_final(words, found) if self._settled else 0
         events += self._make_final(words[:n_final])
         events += self._show(words[n_final:])
-        if len(self._sound) > _LONGEST * SAMPLE_RATE:
+        if self._length > _LONGEST:
             events += self._shorten()
         return events
 
@@ -187,14 +199,14 @@ class SpeechStream:
         self._next_look = None
         self._settled = self._settled or self.language is not None
         silence = self._pace.pause - 0.1  # none of the last word: it would be heard again
-        self._forget(len(self._sound) - round(min(_BEFORE, silence) * SAMPLE_RATE))
+        self._keep(min(_BEFORE, silence))
         return events
 
     def _encode(self) -> tuple[Any, int]:
         """The sound, encoded, and how many positions hold it."""
         n_mels = self._model.checkpoint.dims.n_mels
-        mel = log_mel([self._sound], n_mels).window(0)
-        n_positions = max(1, len(self._sound) // _SAMPLES_PER_POSITION)
+        mel = log_mel([np.concatenate(self._sound)], n_mels).window(0)
+        n_positions = CHUNK * len(self._sound) // _SAMPLES_PER_POSITION
         n_frames = min(WINDOW, 2 * (n_positions + _BEHIND))
         return self._model.device.encode(mel[:, :n_frames]), n_positions
 
@@ -205,8 +217,7 @@ class SpeechStream:
         probabilities, _ = self._model.decoder.detect_language(encoded)
         best = max(probabilities, key=lambda code: probabilities[code])
         self.language = best
-        seconds = len(self._sound) / SAMPLE_RATE
-        self._settled = seconds >= _LISTENED or probabilities[best] >= _CERTAIN
+        self._settled = self._length >= _LISTENED or probabilities[best] >= _CERTAIN
         return (
             [Language(best, probabilities[best], self._begin / SAMPLE_RATE)]
             if self._settled
@@ -220,7 +231,7 @@ class SpeechStream:
         margin = 0 if pause or self._agrees else round(self._pace.margin * POSITIONS_PER_SECOND)
         beginning = Beginning(self._context, sot, words)
         since = self._begin / SAMPLE_RATE if not self._finals else self._finals[-1][0].end
-        most = round(_PACE * (self.seconds - since)) + 8
+        most = round(_PACE * (self._end / SAMPLE_RATE - since)) + 8
         room = self._model.decoder.n_ctx - len(self._context) - len(sot) - len(words) - 2
         return go_on(
             self._model.device, tokenizer, encoded, beginning,
@@ -328,16 +339,16 @@ class SpeechStream:
 
     def _shorten(self) -> list[LiveEvent]:
         """Forget the beginning of a long utterance: whole words, best a whole sentence."""
-        end = self.seconds
+        end = self._end / SAMPLE_RATE
         old = [i for i, (word, _) in enumerate(self._finals, 1) if word.end <= end - _KEPT]
         if not old:
-            return self._conclude() if len(self._sound) > 28 * SAMPLE_RATE else []
+            return self._conclude() if self._length > _FULL else []
         ends = [i for i in old if self._finals[i - 1][0].text.strip()[-1:] in SENTENCE_ENDS]
         n = (ends or old)[-1]
         self._say_before(self._finals[:n])
         at = self._finals[n - 1][0].end
         self._finals = self._finals[n:]
-        self._forget(round(at * SAMPLE_RATE) - self._begin)
+        self._keep(self._end / SAMPLE_RATE - at)
         return []
 
 
