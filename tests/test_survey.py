@@ -61,7 +61,10 @@ def test_without_an_npu_it_tells_all_it_can(tmp_path: Path, micro: Path) -> None
     assert [each["device"] for each in found["devices"]] == ["cpu f32", "cpu int8"]
     assert all(each["window_ms"] > 0 for each in found["devices"])
     assert found["load"]["looks"][0]["windows"] == 1
-    assert "cpu f32" in board_page(found)
+    page = board_page(found)
+    assert "cpu f32" in page
+    assert "none with an NPU" in page
+    assert not any(heading in page for heading in ("Time of each shape", "Trial", "None", "{}"))
 
 
 def test_the_command_without_an_npu_writes_both_files_and_fails(
@@ -181,8 +184,15 @@ def test_the_page_opens(emulated: dict[str, Any], reader: Reader) -> None:
     assert "m" in page.title()
     assert page.get_by_text("npu int8 (emulated rk3566)").first.is_visible()
     assert page.get_by_text("says anything of a board").first.is_visible()
+    assert page.get_by_text("GB").first.is_visible()
     page.get_by_text("core 0: ").click()
     assert page.get_by_text("softmax normalised").first.is_visible()
+    phone = reader.open(board_page(emulated), width=390)
+    for header in phone.locator("thead th").all():
+        size = header.evaluate("e => [e.scrollWidth - e.clientWidth, e.clientHeight]")
+        assert size[0] <= 0  # words are whole: a wide table scrolls by itself
+        assert size[1] < 90
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     assert reader.troubles == reader.requests == []
 
 
