@@ -30,7 +30,7 @@ def native_linear(
     isa: str, kind: int, x: Float, weight: Float, bias: Float, *, threads: int = 1,
     gelu: bool = False, residual: Float | None = None,
 ) -> Float:  # fmt: skip
-    packed = native.pack(padded(weight, 64, 4), kind)
+    packed = native.pack(padded(weight, 64, 16), kind)
     return native.linear(
         isa, x, kind, *packed, padded(bias, 64), len(weight), gelu, residual, threads
     )
@@ -82,9 +82,45 @@ def test_int8_is_exact_on_whole_numbers(isa: str) -> None:
     weight = rng.choice([-127, 127], (64, 3072)).astype(np.float32)
     weight[0] = 127
     x[0] = 127
-    y = native_linear(isa, 2, x, weight, np.zeros(64, np.float32))
-    np.testing.assert_allclose(y, reference.linear(x, weight), rtol=1e-6)
-    assert y[0, 0] == np.float32(127 * 127 * 3072)
+    turned_x, turned_weight = (reference.rotated(values, back=True) for values in (x, weight))
+    y = native_linear(isa, 2, turned_x, turned_weight, np.zeros(64, np.float32))
+    np.testing.assert_allclose(
+        y, reference.linear(x, weight), rtol=1e-5, atol=1e-6 * 127 * 127 * 3072
+    )
+
+
+@given(n=st.integers(1, 400), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_a_rotation_keeps_products_and_comes_back(n: int, seed: int) -> None:
+    x, y = np.random.default_rng(seed).standard_normal((2, 3, n), np.float32)
+    turned = reference.rotated(x)
+    np.testing.assert_allclose(reference.rotated(turned, back=True), x, atol=1e-5)
+    np.testing.assert_allclose(turned @ reference.rotated(y).T, x @ y.T, atol=1e-4)
+
+
+def in_int8(x: Float) -> Float:
+    """What is left of rows: rotated, rounded, and rotated back."""
+    turned = reference.rotated(x)
+    step = np.abs(turned).max(1, keepdims=True) / 127
+    return reference.rotated(np.rint(turned / step) * step, back=True)
+
+
+@every_isa
+@pytest.mark.parametrize("width", [16, 48, 384, 512, 768, 1280, 1536])
+def test_one_large_channel_leaves_the_others_their_bits(isa: str, width: int) -> None:
+    x, weight, bias = matrices(5, width, 70)
+    x[:, width // 3] = 200
+    rounded_x, rounded_weight = in_int8(x), in_int8(weight)
+    y = native_linear(isa, 2, x, weight, bias)
+    # a value between two steps may be rounded either way
+    step = np.abs(reference.rotated(x)).max() / 127 * np.abs(weight).max() * np.sqrt(width)
+    np.testing.assert_allclose(
+        y, reference.linear(rounded_x, rounded_weight, bias), atol=step, rtol=1e-4
+    )
+    if width >= 384:
+        plain_step = np.abs(x).max(1, keepdims=True) / 127
+        plain = np.rint(x / plain_step) * plain_step
+        assert np.linalg.norm(rounded_x - x) < 0.6 * np.linalg.norm(plain - x)
 
 
 @every_isa
@@ -171,8 +207,8 @@ def test_log_sum_exp_of_what_is_no_number(isa: str) -> None:
 
 
 def test_a_wrong_size_is_refused() -> None:
-    x = np.zeros((2, 8), np.float32)
-    panels, scale, sums = native.pack(np.zeros((64, 8), np.float32), 2)
+    x = np.zeros((2, 16), np.float32)
+    panels, scale, sums = native.pack(np.zeros((64, 16), np.float32), 2)
     with pytest.raises(ValueError, match="panels"):
         native.linear("portable", x, 2, panels[:-1], scale, sums, np.zeros(64, np.float32),
                       64, False, None, 1)  # fmt: skip

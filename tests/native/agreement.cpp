@@ -135,7 +135,7 @@ void compare_linear(const Kernels& kernels, const Kernels& portable, Kind kind) 
       for (int n : {1, 16, 47, 130}) {
         Store store;
         Pool pool(rows % 3 + 1);
-        const Linear layer = store.linear(kind, n, (k + 3) / 4 * 4);
+        const Linear layer = store.linear(kind, n, (k + 15) / 16 * 16);
         std::vector<float> x = random_values((size_t)rows * k, 1);
         if (rows == 7) x[(size_t)k * 3] = NAN;
         std::vector<float> a((size_t)rows * n), b(a);

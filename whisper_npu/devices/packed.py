@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Float = NDArray[np.float32]
 
-VERSION = 3  # of the order of everything below
+VERSION = 4  # of the order of everything below
 F32, F16, INT8 = range(3)  # kinds of kernels.h; F16 is bfloat16 on x86, float16 on Arm
 _PANELS = {F32: np.float32, F16: np.uint16, INT8: np.int8}  # 16-bit floats by their bits
 
@@ -58,7 +58,7 @@ def order(encoder: int, decoder: int) -> str:
     16-bit floats differ from processor to processor: the native module is asked, by packing a one.
     """
     assert native is not None  # noqa: S101  the engine is asked for first
-    panels, _, _ = native.pack(np.ones((64, 4), np.float32), F16)
+    panels, _, _ = native.pack(np.ones((64, 16), np.float32), F16)
     floats = {0x3C00: "fp16", 0x3F80: "bf16"}[int(panels.view(np.uint16)[0])]
     return f"cpu-{floats}-{encoder}{decoder}"
 
@@ -191,7 +191,7 @@ def packed_linear(
     assert native is not None  # noqa: S101  the engine is asked for first
     if bias is None:
         bias = np.zeros(len(weight), np.float32)
-    n_in = n_in or _round_up(weight.shape[1], 4)
+    n_in = n_in or _round_up(weight.shape[1], 16)
     padded = np.zeros((_round_up(len(weight), 64), n_in), np.float32)
     padded[: len(weight), : weight.shape[1]] = weight
     panels, scale, sums = native.pack(padded, kind)

@@ -28,7 +28,7 @@ std::vector<std::string> instruction_sets() {
 nb::tuple pack_weight(Matrix weight, int kind) {
   require(kind >= 0 && kind <= 2, "kind is 0, 1 or 2");
   const int n = checked_size(weight.shape(0)), k = checked_size(weight.shape(1));
-  require(n % 64 == 0 && k % 4 == 0, "weights are padded to (multiple of 64, multiple of 4)");
+  require(n % 64 == 0 && k % 16 == 0, "weights are padded to (multiple of 64, multiple of 16)");
   const size_t bytes = packed_bytes((Kind)kind, n, k);
   Owned<uint8_t> panels(bytes);
   const size_t scales = kind == (int)Kind::kInt8 ? (size_t)n : 0;
@@ -48,7 +48,7 @@ nb::object linear(const std::string& isa, Matrix x, int kind, Bytes panels, Vect
   const int rows = checked_size(x.shape(0)), k = checked_size(x.shape(1));
   require(kind >= 0 && kind <= 2, "kind is 0, 1 or 2");
   require(threads >= 1 && threads <= 256, "threads is 1 to 256");
-  Linear layer = {(Kind)kind, checked_size(bias.shape(0)), (k + 3) / 4 * 4,
+  Linear layer = {(Kind)kind, checked_size(bias.shape(0)), (k + 15) / 16 * 16,
                   panels.data(), scale.data(), sums.data(), bias.data()};
   require(layer.n % 64 == 0 && n > 0 && n <= layer.n, "bias is padded to a multiple of 64");
   require(panels.size() == packed_bytes(layer.kind, layer.n, layer.k), "panels have another size");

@@ -78,7 +78,8 @@ class EncodedAs final : public Encoded {
     const int n = positions_ - first < kBlock ? positions_ - first : kBlock;
     const Rows<W> rows = own.input.rows(n);
     for (int i = 0; i < n; ++i)
-      prepare<W>(features + (size_t)(first + i) * model.stride, model.stride, rows, i);
+      prepare<W>(rotated<W>(features + (size_t)(first + i) * model.stride, model.stride, own.line.data),
+                 model.stride, rows, i);
     for (int i = begin; i < end; ++i) {
       linear<W>(rows, model.decoder[i].cross_kv, 0, 2 * wide, [&](int row, int column, F value) {
         store(own.line.data + (size_t)row * 2 * wide + column, value);
@@ -136,7 +137,7 @@ class SessionOf final : public Session {
         each_head(id, [&](int h) { cross_attention(i, h, m, n, own); });
         add(attended(m, own), layer.cross_out, id);
         project(normed(layer.mlp_norm, m, own), layer.fc1, id, mixed_.data, model_.hidden, true);
-        add(prepared(mixed_.data, model_.hidden, m, own.hidden), layer.fc2, id);
+        add(prepared(mixed_.data, model_.hidden, m, own.hidden, own), layer.fc2, id);
       }
       predict(n, every_position, logits, id, own);
     });
@@ -204,7 +205,7 @@ class SessionOf final : public Session {
       own.input.reserve(m, model_.stride > wide_ ? model_.stride : wide_);
       own.hidden.reserve(m, model_.hidden);
       own.query.reserve(m, model_.head);
-      own.line.reserve((size_t)model_.stride);
+      own.line.reserve((size_t)widest);
       own.attention.reserve(model_.head);
     }
   }
@@ -230,15 +231,18 @@ class SessionOf final : public Session {
     layer_norm(x_.data + (size_t)from * model_.stride, norm.weight, norm.bias, model_.width,
                [&](int j, F value) { store(own.line.data + j, value); });
     for (int j = round_up(model_.width, kLanes); j < model_.stride; ++j) own.line[j] = 0;
-    prepare<W>(own.line.data, model_.stride, rows, to);
+    prepare<W>(rotated<W>(own.line.data, model_.stride, own.line.data), model_.stride, rows, to);
   }
 
-  Rows<W> prepared(const float* x, int width, int m, Input<W>& input) {
+  Rows<W> prepared(const float* x, int width, int m, Input<W>& input, Thread& own) {
     const Rows<W> rows = input.rows(m);
-    for (int i = 0; i < m; ++i) prepare<W>(x + (size_t)i * width, width, rows, i);
+    for (int i = 0; i < m; ++i)
+      prepare<W>(rotated<W>(x + (size_t)i * width, width, own.line.data), width, rows, i);
     return rows;
   }
-  Rows<W> attended(int m, Thread& own) { return prepared(attended_.data, wide_, m, own.input); }
+  Rows<W> attended(int m, Thread& own) {
+    return prepared(attended_.data, wide_, m, own.input, own);
+  }
 
   // This thread's share of a layer's outputs; then everyone has them all.
   template <class Out>

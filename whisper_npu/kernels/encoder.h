@@ -140,7 +140,7 @@ class EncoderOf final : public Encoder {
                  [&](int j, F value) { store(own.line.data + j, value); });
       for (int j = round_up(model_.width, kLanes); j < model_.stride; ++j) own.line[j] = 0;
       show(part, layer, first + i, 1, own.line.data, model_.stride);
-      prepare<W>(own.line.data, model_.stride, rows, i);
+      prepare<W>(rotated<W>(own.line.data, model_.stride, own.line.data), model_.stride, rows, i);
     }
     return rows;
   }
@@ -190,8 +190,10 @@ class EncoderOf final : public Encoder {
     };
     show(Part::kMixed, i, first, n, attended_.data + (size_t)first * heads_width_, heads_width_);
     const Rows<W> input = own.input.rows(n);
-    for (int row = 0; row < n; ++row)
-      prepare<W>(attended_.data + (size_t)(first + row) * heads_width_, heads_width_, input, row);
+    for (int row = 0; row < n; ++row) {
+      float* line = attended_.data + (size_t)(first + row) * heads_width_;
+      prepare<W>(rotated<W>(line, heads_width_, line), heads_width_, input, row);
+    }
     linear<W>(input, layer.out, 0, layer.out.n, add);
     show(Part::kOut, i, first, n, x, model_.stride);
     const Rows<W> middle = normed(Part::kMlpNorm, i, first, n, layer.mlp_norm, own);
@@ -200,8 +202,6 @@ class EncoderOf final : public Encoder {
       linear<W>(middle, layer.fc1, 0, layer.fc1.n, [&](int row, int column, F value) {
         store(own.wide.data + (size_t)row * model_.hidden + column, gelu(value));
       });
-      for (int row = 0; row < n; ++row)
-        prepare<W>(own.wide.data + (size_t)row * model_.hidden, model_.hidden, hidden, row);
     } else {
       linear<W>(middle, layer.fc1, 0, layer.fc1.n, [&](int row, int column, F value) {
         const F y = gelu(value);
@@ -210,6 +210,12 @@ class EncoderOf final : public Encoder {
       });
     }
     show(Part::kFc1, i, first, n, own.wide.data, model_.hidden);
+    if constexpr (kQuantised<W>) {
+      for (int row = 0; row < n; ++row) {
+        float* line = own.wide.data + (size_t)row * model_.hidden;
+        prepare<W>(rotated<W>(line, model_.hidden, line), model_.hidden, hidden, row);
+      }
+    }
     linear<W>(hidden, layer.fc2, 0, layer.fc2.n, add);
     show(Part::kFc2, i, first, n, x, model_.stride);
   }

@@ -14,7 +14,8 @@ void linear_as(Pool& pool, const float* x, int rows, int k, const Linear& layer,
   Input<T> input(rows, wide);
   for (int i = 0; i < rows; ++i) {
     for (int j = 0; j < wide; ++j) line[j] = j < k ? x[(size_t)i * k + j] : 0;
-    prepare<T>(line.data, round_up(wide, kLanes), input.rows(rows), i);
+    const int n_in = round_up(wide, kLanes);
+    prepare<T>(rotated<T>(line.data, n_in, line.data), n_in, input.rows(rows), i);
   }
   auto finish = [&](int row, int column, F value) {
     if (column >= n) return;

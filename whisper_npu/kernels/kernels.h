@@ -15,7 +15,7 @@ enum class Kind : int { kF32 = 0, kF16 = 1, kInt8 = 2 };
 // y = x W^T + b, packed by `pack` (linear.h has the order).
 struct Linear {
   Kind kind;
-  int n, k;  // padded: n to a multiple of 64, k to a multiple of 4
+  int n, k;  // padded: n to a multiple of 64, k to a multiple of 16
   const void* panels;
   const float* scale;   // (n,) int8 only
   const int32_t* sums;  // (n,) int8 only: sum of each output's weights

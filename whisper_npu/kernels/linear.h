@@ -1,11 +1,12 @@
 // Matrix products with packed weights: y = x W^T + b.
 //
 // A weight (N, K) is packed in panels of 64 outputs, [N/64][K/g][64][g], where g inputs feed one
-// dot instruction: one panel is read as one stream. K is a multiple of 4; N is padded with zeros.
-// Int8: one scale per output (weights) and per row (inputs).
+// dot instruction: one panel is read as one stream. K is a multiple of 16; N is padded with
+// zeros. Int8: one scale per output (weights) and per row (inputs), both rotated (rotation.h).
 #pragma once
 #include "functions.h"
 #include "kernels.h"
+#include "rotation.h"
 
 namespace whisper_npu::ISA {
 
@@ -26,6 +27,16 @@ template <class T>
 constexpr bool kQuantised = false;
 template <>
 constexpr bool kQuantised<Int8> = true;
+
+// A row of n float32 (n a multiple of 16) as a linear layer's weights want it: for int8 written to
+// `to`, which may be x itself.
+template <class T>
+inline const float* rotated(const float* x, int n, float* to) {
+  if constexpr (!kQuantised<T>) return x;
+  if (to != x) memcpy(to, x, sizeof(float) * (size_t)n);
+  rotate<kApart>(to, n / kApart);
+  return to;
+}
 
 // One row of n float32 (n a multiple of 16) -> inputs.
 template <class T>

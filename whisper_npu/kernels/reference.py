@@ -58,6 +58,44 @@ def linear(x: Float, weight: Float, bias: Float | None = None) -> Float:
     return y if bias is None else y + bias
 
 
+def rotated(x: Float, *, back: bool = False) -> Float:
+    """What an int8 linear layer multiplies in place of x: rows after a rotation.
+
+    Both the inputs and the weights of a layer go through it, so their products stay the same, and
+    a channel that is far larger than the others is spread over many: one scale then fits them
+    all. Channels 16 apart are added and subtracted (a Hadamard matrix, scaled to keep the norm):
+    the largest power of two of them from the first on, then as many up to the last, with signs
+    (the Rudin-Shapiro sequence) lest the second time undo the first. What is beyond the last
+    multiple of 16 stays. Source: QuaRot, arXiv 2404.00456.
+
+    x       (..., K)  float32
+    back              the inverse
+    return  (..., K)  float32
+    """
+    n = x.shape[-1] // 16
+    y = x.copy()
+    if n < 2:
+        return y
+    block = 1 << (n.bit_length() - 1)
+    turns = [(slice(0, block), _hadamard(block))]
+    if block < n:
+        signs = [(-1) ** (i & i >> 1).bit_count() for i in range(n - block, n)]
+        turns.append((slice(n - block, n), _hadamard(block) * np.array(signs, np.float32)))
+    chunks = y[..., : 16 * n].reshape(*x.shape[:-1], n, 16)
+    for part, turn in reversed(turns) if back else turns:
+        chunks[..., part, :] = (turn.T if back else turn) @ chunks[..., part, :]
+    y[..., : 16 * n] = chunks.reshape(*x.shape[:-1], 16 * n)
+    return y
+
+
+def _hadamard(n: int) -> Float:
+    """(N, N) float32: Sylvester's matrix, a rotation and its own inverse; n is a power of two."""
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix / np.sqrt(np.float32(n))
+
+
 def conv1d(x: Float, weight: Float, bias: Float, stride: int) -> Float:
     """Convolution of width 3 over time, one frame of zero padding on each side.
 

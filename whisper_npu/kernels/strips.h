@@ -3,6 +3,7 @@
 // in the cache meanwhile.
 #pragma once
 #include "functions.h"
+#include "rotation.h"
 #include "scratch.h"
 #include "tiles.h"
 
@@ -188,7 +189,10 @@ inline void quantising(Block& block, int row, const Operand& out, F* factor) {
 // A block -> the operand's rows from `row` on
 inline void put_block(Block& block, int row, const Operand& out) {
   F factor[kParts];
-  if (out.element == Element::kInt8) quantising(block, row, out, factor);
+  if (out.element == Element::kInt8) {
+    rotate<kApart * kBlock>(block.values.data, 4 * block.strips / kApart);
+    quantising(block, row, out, factor);
+  }
   write(out, [&](auto writer) {
     constexpr int G = decltype(writer)::kStrips;
     for (int strip = 0; strip < out.strips; ++strip)

@@ -15,9 +15,10 @@ work among threads by slicing all of them alike. Functions write into `out` and 
 A product of int32 carries scales: y = product * row_scale[m] * channel_scale[n] + bias[n]; a
 product of float32 has no channel_scale, and a row_scale where its rows need one. None is 1, and 0
 for a bias.
-Strips of int8 are quantised by row: the function writes out_scale (M,) float32, max |y| / 127
-(1 for a row of zeros), so one call must see all channels of its rows; for float16 and float32
-outputs out_scale is None. Float16 saturates at 65504: an infinity would become NaN later.
+Strips of int8 are rotated, as int8 weights are (`reference.rotated`), and quantised by row: the
+function writes out_scale (M,) float32, max |y| / 127 (1 for a row of zeros), so one call must see
+all channels of its rows; for float16 and float32 outputs out_scale is None. Float16 saturates at
+65504: an infinity would become NaN later.
 
 Axes: M rows, N outputs, K inputs, D width, H heads, C audio positions.
 """
@@ -234,6 +235,7 @@ def _store(y: Float, out: Array, out_scale: Float | None) -> None:
     """(M, N) float32 -> out (N/s, M, s), rounded to its type."""
     if out.dtype == np.int8:
         assert out_scale is not None  # noqa: S101  the contract of int8 strips
+        y = reference.rotated(y)
         peak = np.abs(y).max(axis=1)
         out_scale[:] = np.where(peak > 0, peak / np.float32(127), np.float32(1))
         y = np.rint(y / out_scale[:, None])

@@ -1,7 +1,8 @@
 """Activations on the NPU: three forms, and nothing becomes row-major between two layers.
 
 Stream   the residual stream, float32, in the order of a result (C)
-Operand  what the next matmul reads (A), float16 or int8 with a scale per row, in NPU memory
+Operand  what the next matmul reads (A), float16, or int8 rotated and with a scale per row, in NPU
+         memory
 Product  what a matmul left (C) with how to read it; whoever uses it finishes it
 
 Nothing here is written by the host where the NPU writes: a line that the host has changed may
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.kernels import glue
+from whisper_npu.kernels import glue, reference
 from whisper_npu.rknpu import tiling
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def read(x: Activation) -> Float:
         return tiling.untile(x.values, 4 * len(x.values))
     if isinstance(x, Operand):
         y = tiling.untile(x.values, x.values.shape[0] * x.values.shape[2]).astype(np.float32)
-        return y if x.scale is None else y * x.scale[:, None]
+        return y if x.scale is None else reference.rotated(y * x.scale[:, None], back=True)
     if isinstance(x, Product):
         out = np.empty((x.n_rows, x.bounds[-1][1]), np.float32)
         for first, last in x.bounds:

@@ -1,7 +1,7 @@
 """A model's encoder and cross-attention projections -> one image in the NPU's order.
 
     tiles   B of every layer, each from a page boundary: copied as they are into NPU memory
-    floats  biases, and the scales of int8
+    floats  biases, and the scales of int8, whose weights are rotated as their inputs are
 
 Where what lies follows from the model's sizes, the chip and the precision. The factor
 1 / sqrt(head width) is folded into the queries. Convolutions stay float16 in int8 models: they are
@@ -19,6 +19,7 @@ import numpy as np
 
 from whisper_npu import weights_cache
 from whisper_npu.errors import DeviceError, OptionError
+from whisper_npu.kernels import reference
 from whisper_npu.model import ATTENTION, Conv, Linear, Whisper, forget
 from whisper_npu.rknpu import tiling
 from whisper_npu.rknpu.soc import SOCS
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 PAGE = 4096
-VERSION = 1  # of the order of the image
+VERSION = 3  # of the order of the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ class Image:
         if scale is None:
             values: NDArray[Any] = weight.clip(-65504, 65504).astype(np.float16)
         else:
-            weight, scale[:] = quantise_rows(weight)
+            weight, scale[:] = quantise_rows(reference.rotated(weight))
             values = weight.astype(np.int8)
         order, shape = self.soc.orders[entry.precision], (entry.n, entry.k)
         return tiling.tile_weight(values, order.b, shape, self.soc.k_segment)
