@@ -159,8 +159,9 @@ def test_the_file_can_be_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "serve -m ./nowhere", "bench ./nowhere", "compile ./nowhere --target rk3588",
-        "compare a.wav -m ./nowhere", "doctor --model ./nowhere --device cpu",
+        "serve -m ./nowhere", "listen - -m ./nowhere", "bench ./nowhere",
+        "compile ./nowhere --target rk3588", "compare a.wav -m ./nowhere",
+        "doctor --model ./nowhere --device cpu",
         "models path ./nowhere", "cache build ./nowhere --soc rk3588",
     ],
 )  # fmt: skip

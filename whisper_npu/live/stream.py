@@ -98,7 +98,7 @@ class SpeechStream:
             require_translation(self._model.checkpoint)
         if not tokenizer.multilingual:
             return "en"
-        if options.language == AUTO:
+        if not options.is_language_given:
             return None
         code = language_code(options.language)
         tokenizer.sot_sequence(code, options.task)  # raises if unknown

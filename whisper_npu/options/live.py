@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from whisper_npu.errors import OptionError
 from whisper_npu.languages import language_code
-from whisper_npu.options.batch import FORMATS, formats, require_plain
+from whisper_npu.options.batch import FORMATS, folder, formats, require_plain
 from whisper_npu.options.option import OUTPUT, PROMPTS, SPEECH, check, option
 from whisper_npu.options.speech import require_detector
-from whisper_npu.options.transcription import AUTO
+from whisper_npu.options.transcription import AUTO, AUTO_EACH
 
 SOUND = "Sound"  # heading in --help
 ATTENTION, AGREEMENT = "attention", "agreement"  # policies
@@ -65,8 +65,10 @@ class StreamOptions:
     )
     vad_threshold: float = option(
         0.5,
-        "Take for speech what the detector gives at least this probability, between 0 and 1.",
+        "Take a sound for speech if the detector gives it at least this probability, from 0 to 1.",
         SPEECH,
+        least=0,
+        most=1,
     )
     initial_prompt: str | None = option(
         None, "Text that comes before the first words, such as names or a spelling.", PROMPTS
@@ -80,13 +82,14 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.language != AUTO:
+        if self.is_language_given:
             language_code(self.language)
-        if not 0 < self.vad_threshold < 1:
-            raise OptionError(
-                f"vad_threshold: {self.vad_threshold:g} is not between 0 and 1", "vad_threshold"
-            )
         require_detector()
+
+    @property
+    def is_language_given(self) -> bool:
+        """Whether it need not be detected; in a stream, auto-each is auto."""
+        return self.language not in (AUTO, AUTO_EACH)
 
     @property
     def pace(self) -> Pace:
@@ -125,6 +128,7 @@ class ListenOptions:
         "grows, and at the end.",
         OUTPUT,
         short="-o",
+        read=folder,
         metavar="FOLDER",
     )
     output_format: tuple[str, ...] = option(
@@ -138,7 +142,8 @@ class ListenOptions:
     )
     output_name: str | None = option(
         None,
-        "Name of the files to write, without extension; without this option, when it began.",
+        "Name of the files to write, without extension; without this option, the time at which it "
+        "began.",
         OUTPUT,
         metavar="NAME",
     )
