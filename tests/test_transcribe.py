@@ -17,7 +17,7 @@ from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.options import TranscribeOptions
 from whisper_npu.options.speech import SpeechOptions
 from whisper_npu.pieces import cut
-from whisper_npu.speech import Voiced
+from whisper_npu.speech import Voiced, clips
 from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment
 
@@ -410,6 +410,10 @@ def test_a_language_that_is_given_is_taken() -> None:
 def test_contradictory_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         TranscribeOptions(**wrong)
+
+
+def test_no_clips_are_the_whole_recording() -> None:
+    assert clips(TranscribeOptions(clip_timestamps=()).clip_timestamps, 100) == [(0, 100)]
 
 
 def test_fallback_temperatures() -> None:

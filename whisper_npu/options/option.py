@@ -50,7 +50,7 @@ class Option:
         """Why a value is not allowed; empty when it is."""
         values = value if isinstance(value, tuple) else (value,)
         wrong = next(filter(None, map(self._wrong, values)), "")
-        if not wrong and self.rises and (not values or any(a >= b for a, b in pairwise(values))):
+        if not wrong and self.rises and any(a >= b for a, b in pairwise(values)):
             return "it must be one number, or several that rise"
         return wrong
 

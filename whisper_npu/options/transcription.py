@@ -226,6 +226,8 @@ class TranscribeOptions:
         check(self)
         if self.language not in (AUTO, AUTO_EACH):
             language_code(self.language)
+        if not self.temperature:
+            raise OptionError("temperature needs one number at the least", "temperature")
         if self.patience is not None:
             self._check_patience(self.patience, self.beam_size or 1)
         if self.vad or self.skip_silence:
