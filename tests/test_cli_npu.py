@@ -64,6 +64,18 @@ def test_no_npu_is_exit_code_6_and_one_line(run: Run, recording: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_window_that_does_not_fit_says_what_to_do(run: Run, recording: Path) -> None:
+    emulated = ["--device", "npu", "--emulate", "rk3566"]
+    done = run(recording, *emulated, WHISPER_NPU_EMULATOR="memory_limit=12000000")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert re.search(
+        r"^whisper-npu: npu: layer \S+: rknn_create_mem failed: no memory \(null\); this model "
+        "does not fit into the memory that the NPU reaches: whisper-npu doctor",
+        done.stderr,
+        re.MULTILINE,
+    )
+
+
 def test_auto_says_why_once_and_goes_on(run: Run, recording: Path) -> None:
     done = run(recording)
     assert done.returncode == 0

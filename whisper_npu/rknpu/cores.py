@@ -37,6 +37,10 @@ KINDS: dict[Precision, MatmulType] = {
     "int8": MatmulType.I8_I8_I32,
 }
 FP16_STRIPS = (4, 8)  # widths of a float16 result that the glue reads
+_NO_ROOM = (
+    "this model does not fit into the memory that the NPU reaches: whisper-npu doctor tells what "
+    "may be done, or use --device cpu"
+)
 _SPARE_FILES = 64  # for what is opened besides
 _MOST_FILES = 65536
 
@@ -121,7 +125,10 @@ class Cores:
 
         thread  the only one that synchronises it while others do the same with theirs
         """
-        return self._keepers[thread].memory(size)
+        try:
+            return self._keepers[thread].memory(size)
+        except DeviceFault as error:
+            raise DeviceFault(f"{error}; {_NO_ROOM}") from error
 
     def view(self, whole: Memory, offset: int, size: int) -> Memory:
         """Part of memory that was written, and synchronised as a whole, before."""

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-NO_ROOM = (
-    "a window of this model does not fit into the memory that the NPU reaches: whisper-npu doctor "
-    "tells what may be done, or use --device cpu"
-)
 PIECES, PIECES_OF_HEAD = 5, 6  # operands of layers; what a head at work needs
 
 
@@ -75,10 +71,7 @@ class Buffers:
             return self._cores.memory(size, thread)
         except DeviceFault:
             self._tiles.give_way()
-        try:
-            return self._cores.memory(size, thread)
-        except DeviceFault as error:
-            raise DeviceFault(f"{error}; {NO_ROOM}") from error
+        return self._cores.memory(size, thread)
 
     def array(self, role: str, shape: tuple[int, ...]) -> Float:
         """An array of the host, as left by the last window."""
