@@ -41,7 +41,7 @@ FLOORS = [
         "records",
         "events",
         "audio catalogue settings",
-        "cache closeness cues figures languages locks options stages transcript",
+        "cache closeness cues figures held languages locks options stages transcript",
         "errors messages",
     )
 ]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from whisper_npu import cache
-from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.errors import OutputError
+from whisper_npu.held import HeldFile
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,10 @@ def model(tmp_path: Path) -> Path:
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
+
+
+def fingerprint(folder: Path) -> str:
+    return cache.fingerprint(map(HeldFile, sorted(folder.iterdir())))
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,31 +79,25 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_follows_content_not_name(model: Path, tmp_path: Path) -> None:
-    first = cache.fingerprint(sorted(model.iterdir()))
+    first = fingerprint(model)
     moved = model.rename(tmp_path / "moved")
-    assert cache.fingerprint(sorted(moved.iterdir())) == first
+    assert fingerprint(moved) == first
     (moved / "model.safetensors").write_bytes(b"Weights")
-    assert cache.fingerprint(sorted(moved.iterdir())) != first
+    assert fingerprint(moved) != first
 
 
 def test_digests_are_remembered(
     model: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = sorted(model.iterdir())
-    first = cache.fingerprint(files)
+    first = fingerprint(model)
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "sha256", lambda path: pytest.fail(f"{path} was read again"))
-        assert cache.fingerprint(files) == first
+        patch.setattr(HeldFile, "sha256", lambda file: pytest.fail(f"{file.path} was read again"))
+        assert fingerprint(model) == first
     content = bytearray((cache_folder / "digests.json").read_bytes())
     content[-10] ^= 1
     (cache_folder / "digests.json").write_bytes(content)
     assert cache.remembered(cache_folder / "digests.json") == {}
-    assert cache.fingerprint(files) == first
-
-
-def test_a_missing_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere"):
-        cache.fingerprint([tmp_path / "nowhere"])
+    assert fingerprint(model) == first
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:

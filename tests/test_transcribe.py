@@ -87,6 +87,14 @@ def test_what_is_wrong_with_a_recording_is_logged(
 # the whole loop, on a scripted device
 
 V = Vocabulary()
+
+
+class Unchanging:
+    """The files of a model without any."""
+
+    def require_unchanged(self) -> None: ...
+
+
 PLAIN = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
 
 
@@ -94,6 +102,7 @@ def model(*windows: Logits, vocabulary: Vocabulary = V) -> tuple[Model, list[Dec
     """A model that says these things, window by window; and what it was asked."""
     device = ScriptedDevice(lambda i: windows[min(i, len(windows) - 1)])
     made: Any = object.__new__(Model)
+    made.checkpoint = Unchanging()
     made.device, made.tokenizer = device, vocabulary
     made.decoder = Decoder(device, cast("Any", vocabulary), 448)
     asked: list[DecodingOptions] = []

@@ -6,7 +6,7 @@ import json
 import logging
 import multiprocessing
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,9 +17,13 @@ from hypothesis.extra import numpy as hnp
 from whisper_npu.weights_cache import PAGE, key, open_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from whisper_npu.checkpoint import Checkpoint
+    from whisper_npu.held import HeldFile
+
+K = key("k", "x", 1)
 ARRAYS = {
     "small": np.arange(7, dtype=np.float32),
     "large": np.arange(30_000, dtype=np.int8).reshape(100, 300),
@@ -32,6 +36,24 @@ ARRAYS = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path))
     return tmp_path / "weights"
+
+
+class Model:
+    """What `open_weights` asks of a checkpoint."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.held: list[HeldFile] = []
+
+    def hold(self, file: HeldFile) -> None:
+        self.held.append(file)
+
+    def require_unchanged(self) -> None: ...
+
+
+def opened(name: str, build: Callable[[], Iterable[tuple[str, Any]]]) -> dict[str, Any]:
+    """The arrays of a model of that name."""
+    return open_weights(cast("Checkpoint", Model(name)), "x", 1, build)
 
 
 def build() -> Iterator[tuple[str, Any]]:
@@ -50,8 +72,8 @@ def assert_same(arrays: dict[str, Any], expected: dict[str, Any] = ARRAYS) -> No
 
 
 def test_the_second_start_converts_nothing() -> None:
-    assert_same(open_weights("k", build))
-    arrays = open_weights("k", never)
+    assert_same(opened("k", build))
+    arrays = opened("k", never)
     assert_same(arrays)
     assert not arrays["large"].flags.writeable
     assert arrays["large"].ctypes.data % PAGE == 0
@@ -63,7 +85,7 @@ def test_the_second_start_converts_nothing() -> None:
 def test_what_goes_in_comes_out(arrays: dict[str, Any]) -> None:
     name = str(time.monotonic_ns())
     for _ in range(2):
-        assert_same(open_weights(name, lambda: iter(arrays.items())), arrays)
+        assert_same(opened(name, lambda: iter(arrays.items())), arrays)
 
 
 def test_another_version_or_order_is_another_key() -> None:
@@ -73,38 +95,38 @@ def test_another_version_or_order_is_another_key() -> None:
 
 @pytest.mark.parametrize("place", [0, 5000, 34_000])
 def test_a_damaged_file_is_made_again(folder: Path, place: int) -> None:
-    open_weights("k", build)
-    path = folder / "k.bin"
+    opened("k", build)
+    path = folder / f"{K}.bin"
     content = bytearray(path.read_bytes())
     content[place] ^= 4
     path.write_bytes(content)
-    assert_same(open_weights("k", build))
-    assert_same(open_weights("k", never))
+    assert_same(opened("k", build))
+    assert_same(opened("k", never))
 
 
 def test_a_short_file_is_made_again(folder: Path) -> None:
-    open_weights("k", build)
-    with (folder / "k.bin").open("r+b") as file:
+    opened("k", build)
+    with (folder / f"{K}.bin").open("r+b") as file:
         file.truncate(4096)
-    assert_same(open_weights("k", build))
+    assert_same(opened("k", build))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"file": 1}'])
 def test_a_damaged_description_is_made_again(folder: Path, text: str) -> None:
-    open_weights("k", build)
-    (folder / "k.json").write_text(text)
-    assert_same(open_weights("k", build))
+    opened("k", build)
+    (folder / f"{K}.json").write_text(text)
+    assert_same(opened("k", build))
 
 
 def test_a_copied_file_is_checked_once_and_kept(folder: Path) -> None:
-    open_weights("k", build)
-    path = folder / "k.bin"
+    opened("k", build)
+    path = folder / f"{K}.bin"
     copy = folder / "copy"
     copy.write_bytes(path.read_bytes())
     copy.rename(path)  # another inode, the same content
-    before = json.loads((folder / "k.json").read_text())["file"]
-    assert_same(open_weights("k", never))
-    after = json.loads((folder / "k.json").read_text())["file"]
+    before = json.loads((folder / f"{K}.json").read_text())["file"]
+    assert_same(opened("k", never))
+    after = json.loads((folder / f"{K}.json").read_text())["file"]
     assert before != after
     assert after[2] == path.stat().st_ino
 
@@ -115,7 +137,7 @@ def test_where_nothing_can_be_written_it_works_and_says_so(
     (tmp_path / "file").touch()
     monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        assert_same(open_weights("k", build))
+        assert_same(opened("k", build))
     assert len(caplog.records) == 1
     assert "not cached" in caplog.text
 
@@ -126,9 +148,9 @@ def test_an_interrupted_build_leaves_nothing(folder: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_weights("k", broken)
-    assert [path.name for path in folder.iterdir()] == ["k.lock"]
-    assert_same(open_weights("k", build))
+        opened("k", broken)
+    assert [path.name for path in folder.iterdir()] == [f"{K}.lock"]
+    assert_same(opened("k", build))
 
 
 def _open_slowly(counter: Any) -> None:
@@ -138,7 +160,7 @@ def _open_slowly(counter: Any) -> None:
         time.sleep(0.2)
         yield from ARRAYS.items()
 
-    assert_same(open_weights("k", slow))
+    assert_same(opened("k", slow))
 
 
 def test_two_processes_build_once() -> None:

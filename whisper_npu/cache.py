@@ -20,6 +20,8 @@ from whisper_npu.errors import ModelError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from whisper_npu.held import HeldFile
+
 
 def folder() -> Path:
     """$WHISPER_NPU_CACHE, else whisper-npu below $XDG_CACHE_HOME or ~/.cache; may not exist yet."""
@@ -94,22 +96,21 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def digest(path: Path) -> str:
-    """`sha256` of a large file, remembered in the cache by path, size and time. Raises OSError."""
+def digest(file: HeldFile) -> str:
+    """Its sha256, remembered in the cache by path, inode, size and time. Raises OSError."""
     memory = folder() / "digests.json"
     known = remembered(memory)
-    status = path.stat()
-    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    key = f"{file.path.resolve()} {file.inode} {file.size} {file.mtime_ns}"
     if key not in known:
-        known[key] = sha256(path)
+        known[key] = file.sha256()
         remember(memory, known)
     return str(known[key])
 
 
-def fingerprint(files: Iterable[Path]) -> str:
+def fingerprint(files: Iterable[HeldFile]) -> str:
     """Hex digest of the names and contents of files. Raises ModelError."""
     try:
-        digests = [f"{path.name} {digest(path)}" for path in files]
+        digests = [f"{file.path.name} {digest(file)}" for file in files]
     except OSError as error:
         raise ModelError(f"the model cannot be read: {error}") from error
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu import cache
 from whisper_npu.errors import ModelError
+from whisper_npu.held import HeldFile
 
 if TYPE_CHECKING:
     from whisper_npu.catalogue import KnownModel, Package, PackageFile
@@ -61,7 +62,11 @@ def _is_genuine(parts: list[Path], file: PackageFile, *, anew: bool = False) -> 
     try:
         if sum(part.stat().st_size for part in parts) != file.bytes:
             return False
-        found = cache.digest(parts[0]) if len(parts) == 1 and not anew else cache.sha256(*parts)
+        found = (
+            cache.digest(HeldFile(parts[0]))
+            if len(parts) == 1 and not anew
+            else cache.sha256(*parts)
+        )
     except OSError:
         return False
     return found == file.sha256

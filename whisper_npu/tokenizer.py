@@ -35,12 +35,9 @@ class Tokenizer:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._vocabulary = checkpoint.vocabulary
-        self._path = path = self._vocabulary.path
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error}") from error
-        file = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {_LAYOUT}"
+        held = self._vocabulary.file
+        self._path = held.path
+        file = f"{held.path.resolve()} {held.inode} {held.size} {held.mtime_ns} {_LAYOUT}"
         kept = cache.folder() / "vocabularies" / f"{zlib.crc32(file.encode()):08x}.json"
         self._table = cache.remembered(kept)
         if self._table.get("file") != file:

@@ -20,7 +20,7 @@ def require_translation(checkpoint: Checkpoint) -> None:
     able = "models without .en in their name, such as base, small or large-v3, can"
     if not checkpoint.is_multilingual:
         raise OptionError(f"this model knows only English and cannot translate: {able}")
-    found = (of_weights(digest(path)) for path in checkpoint.weights)
+    found = (of_weights(digest(file)) for file in checkpoint.weights)
     model = next((model for model in found if model), None)
     if model and not model.translates:
         raise OptionError(f"{model.name} was not trained to translate: medium or large-v3 can")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import mmap
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +21,17 @@ import numpy as np
 
 from whisper_npu import cache
 from whisper_npu.errors import OutputError
+from whisper_npu.held import HeldFile
 from whisper_npu.locks import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from os import stat_result
+    import mmap
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from whisper_npu.checkpoint import Checkpoint
 
     Array = NDArray[Any]
 
@@ -40,58 +42,70 @@ _log = logging.getLogger(__name__)
 
 
 def key(fingerprint: str, order: str, version: int) -> str:
-    """The name of weights in one order: changes when anything that decides their bytes does.
-
-    fingerprint  of the model: `Checkpoint.fingerprint`
-    order        who reads them and how: "cpu-f16-int8", "npu-rk3588-fp16"
-    version      of that order
-    """
+    """The name of weights in one order: changes when anything that decides their bytes does."""
     return f"{fingerprint[:32]}-{order}-v{LAYOUT}.{version}"
 
 
 def open_weights(
-    key: str, build: Callable[[], Iterable[tuple[str, Array]]]
+    checkpoint: Checkpoint,
+    order: str,
+    version: int,
+    build: Callable[[], Iterable[tuple[str, Array]]],
 ) -> dict[str, NDArray[Any]]:
     """The arrays that `build` makes, by name: read-only and memory-mapped, built when missing.
 
-    build  yields (name, array) one at a time; called at most once, and not at all when cached
+    checkpoint  what they are made from; it holds the file that they lie in
+    order       who reads them and how: "cpu-f16-int8", "npu-rk3588-fp16"
+    version     of that order
+    build       yields (name, array) one at a time; called at most once, not at all when cached
+
+    Raises ModelError when the checkpoint changes meanwhile.
     """
-    folder = cache.folder() / "weights"
+    folder, name = cache.folder() / "weights", key(checkpoint.fingerprint, order, version)
     try:
-        arrays = _read(folder, key)
-        if arrays is None:
-            with locked(folder / f"{key}.lock"):
-                arrays = _read(folder, key)  # somebody else may just have built it
-                if arrays is None:
-                    _write(folder, key, build())
-                    arrays = _read(folder, key)
+        found = _read(folder, name)
+        if found is None:
+            with locked(folder / f"{name}.lock"):
+                found = _read(folder, name)  # somebody else may just have built it
+                if found is None:
+                    _write(folder, name, _sound(build, checkpoint))
+                    found = _read(folder, name)
     except (OSError, OutputError) as error:
         _log.warning("weights are not cached, each start converts them again: %s", error)
-        return dict(build())
-    if arrays is None:  # damaged between the write and the read: a failing disk
-        _log.warning("weights are not cached: %s cannot be read back", folder / f"{key}.bin")
-        return dict(build())
+        return dict(_sound(build, checkpoint))
+    if found is None:  # damaged between the write and the read: a failing disk
+        _log.warning("weights are not cached: %s cannot be read back", folder / f"{name}.bin")
+        return dict(_sound(build, checkpoint))
+    arrays, file = found
+    checkpoint.hold(file)
     return arrays
 
 
-def _identity(status: stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+def _sound(
+    build: Callable[[], Iterable[tuple[str, Array]]], checkpoint: Checkpoint
+) -> Iterator[tuple[str, Array]]:
+    """What is built, of a model that stayed as it was until the end."""
+    yield from build()
+    checkpoint.require_unchanged()
 
 
-def _read(folder: Path, key: str) -> dict[str, Array] | None:
-    """The arrays, or None when they are missing or damaged."""
+def _identity(file: HeldFile) -> list[int]:
+    return [file.size, file.mtime_ns, file.inode]
+
+
+def _read(folder: Path, key: str) -> tuple[dict[str, Array], HeldFile] | None:
+    """The arrays and the file they lie in, or None when they are missing or damaged."""
     data, description = folder / f"{key}.bin", folder / f"{key}.json"
     try:
         content = json.loads(description.read_text(encoding="utf-8"))
-        with data.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        identity = _identity(data.stat())
+        file = HeldFile(data)
+        mapped, identity = file.mapped(), _identity(file)
         entries, remembered = content["arrays"], content["file"]
         if identity != remembered:
             if not _is_intact(mapped, entries):
                 return None
             _describe(description, identity, entries)
-        return {
+        arrays = {
             name: np.frombuffer(
                 mapped, np.dtype(entry["dtype"]), int(np.prod(entry["shape"])), entry["offset"]
             ).reshape(entry["shape"])
@@ -99,6 +113,7 @@ def _read(folder: Path, key: str) -> dict[str, Array] | None:
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    return arrays, file
 
 
 def _is_intact(mapped: mmap.mmap, entries: dict[str, Any]) -> bool:
@@ -126,7 +141,7 @@ def _write(folder: Path, key: str, arrays: Iterable[tuple[str, Array]]) -> None:
             }
             file.write(array.data)
         file.write(bytes(LINE))  # so that an empty array at the end lies within the file
-    _describe(folder / f"{key}.json", _identity(path.stat()), entries)
+    _describe(folder / f"{key}.json", _identity(HeldFile(path)), entries)
 
 
 def _describe(path: Path, identity: list[int], entries: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisper_npu.checkpoint.contents import Contents, Heads, Vocabulary
+    from whisper_npu.held import HeldFile
 
 __all__ = ["Checkpoint", "Dimensions"]
 
@@ -43,6 +44,9 @@ class Checkpoint:
         self.path = path
         self._contents = _read(path)
         self.dims = self._contents.dims
+        config = [self._contents.config] if self._contents.config else []
+        self._key = [*config, *self._contents.weights]  # what decides all that is derived
+        self._held = [*self._key, self._contents.vocabulary.file]
         consistency.check(self._contents, path)
 
     @property
@@ -56,7 +60,7 @@ class Checkpoint:
         return self.path.name
 
     @property
-    def weights(self) -> tuple[Path, ...]:
+    def weights(self) -> tuple[HeldFile, ...]:
         """The files that hold the tensors."""
         return self._contents.weights
 
@@ -73,8 +77,16 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of configuration and weights: the key of all that is derived from them."""
-        config = self.path / "config.json"
-        return cache.fingerprint([*([config] if config in self.settings else []), *self.weights])
+        return cache.fingerprint(self._key)
+
+    def hold(self, file: HeldFile) -> None:
+        """One more file that this model runs on: it was made from the others."""
+        self._held.append(file)
+
+    def require_unchanged(self) -> None:
+        """Raise ModelError when somebody has written into a file that this model runs on."""
+        for file in self._held:
+            file.require_unchanged()
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whisper_npu.held import HeldFile
+
     Heads = tuple[tuple[int, int], ...]  # (layer, head)
 
 
@@ -87,11 +89,11 @@ class Facts:
 class Vocabulary:
     """The tokens of a model.
 
-    path  the file that holds them
+    file  that holds them
     read  gives them as the content of a tokenizer.json; raises ModelError, OSError, ValueError
     """
 
-    path: Path
+    file: HeldFile
     read: Callable[[], str]
 
 
@@ -104,7 +106,8 @@ class Contents:
     tensors: Mapping[str, Tensor]
     vocabulary: Vocabulary
     facts: Facts
-    weights: tuple[Path, ...]  # the files that hold the tensors
+    weights: tuple[HeldFile, ...]  # the files that hold the tensors
+    config: HeldFile | None = None
     settings: tuple[Path, ...] = ()  # the small files beside them
 
 

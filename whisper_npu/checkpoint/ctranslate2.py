@@ -32,6 +32,7 @@ from whisper_npu.checkpoint.contents import (
 from whisper_npu.checkpoint.mapped import Mapped, first_bytes
 from whisper_npu.checkpoint.vocabulary import END, bytes_of, from_file, tokenizer_json
 from whisper_npu.errors import ModelError
+from whisper_npu.held import HeldFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,8 @@ def read(folder: Path) -> Contents:
         tensors=stored.tensors(dims),
         vocabulary=_vocabulary(folder),
         facts=facts,
-        weights=(path,),
+        weights=(stored.file,),
+        config=HeldFile(config),
         settings=tuple(sorted([*folder.glob("*.json"), *folder.glob("vocabulary.txt")])),
     )
 
@@ -102,6 +104,7 @@ class _Stored:
 
     def __init__(self, path: Path) -> None:
         self._file = file = Mapped(path)
+        self.file = file.file
         (version,) = file.numbers("I", "its version")
         if version not in VERSIONS:
             raise ModelError(f"{path} is CTranslate2's version {version}; known are 2 to 6")
@@ -241,16 +244,18 @@ def _stored_as(name: str) -> tuple[str, int, int]:
 def _vocabulary(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
     if path.is_file():
-        return Vocabulary(path, partial(from_file, path))
+        file = HeldFile(path)
+        return Vocabulary(file, partial(from_file, file))
     for name in ("vocabulary.json", "vocabulary.txt"):
         if (folder / name).is_file():
-            return Vocabulary(folder / name, partial(_from_list, folder / name))
+            file = HeldFile(folder / name)
+            return Vocabulary(file, partial(_from_list, file))
     raise ModelError(f"{path} is missing: not a complete Whisper model folder")
 
 
-def _from_list(path: Path) -> str:
+def _from_list(file: HeldFile) -> str:
     """The tokens in the order of their ids, as JSON or a line each."""
-    text = path.read_text(encoding="utf-8")
+    path, text = file.path, file.text()
     tokens = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ModelError(f"{path} is damaged: expected a list of tokens")

@@ -107,9 +107,9 @@ def read(path: Path) -> Contents:
         format="ggml",
         dims=dims,
         tensors=tensors,
-        vocabulary=Vocabulary(path, partial(_tokenizer, path, words, dims.n_vocab)),
+        vocabulary=Vocabulary(file.file, partial(_tokenizer, path, words, dims.n_vocab)),
         facts=Facts(),
-        weights=(path,),
+        weights=(file.file,),
     )
 
 

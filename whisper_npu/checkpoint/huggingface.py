@@ -23,6 +23,7 @@ from whisper_npu.checkpoint.contents import (
 )
 from whisper_npu.checkpoint.vocabulary import from_file
 from whisper_npu.errors import ModelError
+from whisper_npu.held import HeldFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +55,16 @@ def read(folder: Path) -> Contents:
     vocabulary = folder / "tokenizer.json"
     if not vocabulary.is_file():
         raise ModelError(f"{vocabulary} is missing: not a complete Whisper model folder")
-    files = _weight_files(folder)
+    files = tuple(map(HeldFile, _weight_files(folder)))
+    tokens = HeldFile(vocabulary)
     return Contents(
         format="huggingface",
         dims=dims,
         tensors={name: tensor for file in files for name, tensor in _tensors(file)},
-        vocabulary=Vocabulary(vocabulary, partial(from_file, vocabulary)),
+        vocabulary=Vocabulary(tokens, partial(from_file, tokens)),
         facts=_facts(folder / "generation_config.json"),
         weights=files,
+        config=HeldFile(path),
         settings=tuple(sorted(folder.glob("*.json"))),
     )
 
@@ -79,9 +82,10 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _tensors(path: Path) -> list[tuple[str, Tensor]]:
+def _tensors(held: HeldFile) -> list[tuple[str, Tensor]]:
+    path = held.path
     try:
-        file: Any = safe_open(path, framework="numpy")
+        file: Any = safe_open(held.name_while_open, framework="numpy")
         return [
             (
                 name,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whisper_npu.errors import ModelError
+from whisper_npu.held import HeldFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +33,8 @@ class Mapped:
         self.path = path
         self._place = 0
         try:
-            with path.open("rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.file = HeldFile(path)
+            self._bytes = self.file.mapped()
         except (OSError, ValueError) as error:  # an empty file cannot be mapped
             raise ModelError(f"{path} cannot be read: {error}") from error
 

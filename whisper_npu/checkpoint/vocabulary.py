@@ -14,7 +14,8 @@ from whisper_npu.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from whisper_npu.held import HeldFile
 
 END = "<|endoftext|>"
 N_TIMESTAMPS = 1501  # 0 to 30 s in steps of 20 ms
@@ -56,13 +57,13 @@ def tokenizer_json(texts: Sequence[bytes], specials: Sequence[str]) -> str:
     )
 
 
-def from_file(path: Path) -> str:
+def from_file(file: HeldFile) -> str:
     """A tokenizer.json, with the merges of all its tokens.
 
     Converters have lost the first one of the multilingual vocabulary, a space before a "t": with
     such a file, as faster-whisper's models have it, prompts are cut as no model has learnt them.
     """
-    content = path.read_text(encoding="utf-8")
+    content = file.text()
     tokenizer = json.loads(content)
     try:
         model = tokenizer["model"]

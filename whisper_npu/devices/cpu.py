@@ -89,9 +89,10 @@ class CpuDevice:
         assert native is not None  # noqa: S101  open_cpu has asked
         model = Whisper(self._checkpoint)  # not kept: its tensors are only needed to be packed
         encoder, decoder = self._kinds
-        order = packed.order(encoder, decoder)
         weights = weights_cache.open_weights(
-            weights_cache.key(self._checkpoint.fingerprint, order, packed.VERSION),
+            self._checkpoint,
+            packed.order(encoder, decoder),
+            packed.VERSION,
             lambda: packed.arrays(model, encoder, decoder),
         )
         return native.Engine(

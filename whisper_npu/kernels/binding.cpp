@@ -117,6 +117,7 @@ nb::tuple largest(Matrix x, int count, const std::string& isa) {
 
 namespace whisper_npu {
 void bind_tiles(nb::module_& m);  // tiles_binding.cpp
+void name_files_cut_short();     // lost.cpp
 }
 using namespace whisper_npu;
 
@@ -129,6 +130,7 @@ NB_MODULE(_native, m) {
   m.def("gelu", gelu, "isa"_a, "x"_a);
   m.def("largest", largest, "x"_a, "count"_a, "isa"_a = "");
   m.def("log_sum_exp", log_sum_exp, "x"_a, "first"_a = 0, "isa"_a = "");
+  name_files_cut_short();
   bind_engine(m);
   bind_tiles(m);
 }

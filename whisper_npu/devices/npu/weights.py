@@ -168,8 +168,7 @@ class Image:
 def cached(image: Image, checkpoint: Checkpoint) -> dict[str, Bytes]:
     """The arrays of an image, memory-mapped; converted and kept when they are not there yet."""
     order = f"npu-{image.soc.name}-{image.precision}"
-    key = weights_cache.key(checkpoint.fingerprint, order, VERSION)
-    return weights_cache.open_weights(key, image.arrays)
+    return weights_cache.open_weights(checkpoint, order, VERSION, image.arrays)
 
 
 def build(checkpoint: Checkpoint, chip: str, precision: str) -> int:
