@@ -149,7 +149,11 @@ def disk(suite: Suite) -> None:
         found.pop("ballast", None)
         halves = [name for name, content in found.items() if content != expected.get(name)]
         told = f"exit {code}, {len(found)} of {len(expected)} files, {len(halves)} of them half"
-        suite.check("disk full", told, good=code == 8 and not halves and "No space" in talk)
+        suite.check(
+            "disk full",
+            told,
+            good=code == 8 and not halves and "no space is left on the disk at" in talk,
+        )
         ballast.unlink()
         subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
         code, _ = suite.run(recordings, "-o", small)
@@ -162,7 +166,7 @@ def disk(suite: Suite) -> None:
         code, talk = suite.run(recordings, "-o", sealed)
         lines = len(talk.splitlines())
         told = f"exit {code} after {time.monotonic() - started:.1f} s, {lines} line(s)"
-        suite.check("read-only output", told, good=code == 8 and "Read-only" in talk)
+        suite.check("read-only output", told, good=code == 8 and "is read-only" in talk)
 
 
 def meddle(suite: Suite) -> None:

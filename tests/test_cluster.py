@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from whisper_npu.batch.journal import FOLDER
 from whisper_npu.batch.recordings import Recording, find
 from whisper_npu.batch.workers import Opening
 from whisper_npu.cli import app
-from whisper_npu.errors import DeviceError, ModelError
+from whisper_npu.errors import DeviceError, DiskError, ModelError
 from whisper_npu.events import WindowDone
 from whisper_npu.options import BatchOptions, DeviceOptions, TranscribeOptions
 
@@ -150,6 +151,29 @@ def test_other_weights_are_refused(
     with pytest.raises(ModelError, match="not the one"):
         cluster.run(batch, boards.scheduler_address, other)
     assert "done" not in watcher.statuses().values()
+
+
+def test_a_full_disk_ends_the_batch(
+    boards: Any, recordings: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, watcher = tmp_path / "out", Watcher()
+    batch, task = _batch(recordings, out, model, watcher)
+    written = iter(range(5))
+
+    def fsync(_: int) -> None:
+        if next(written, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(DiskError, match="no space is left on the disk"):
+            cluster.run(batch, boards.scheduler_address, task)
+    assert set(watcher.statuses().values()) <= {"done", "interrupted"}
+    again = Watcher()
+    batch, task = _batch(recordings, out, model, again)
+    cluster.run(batch, boards.scheduler_address, task)
+    assert batch.report.exit_code == 0
+    assert len(list(out.glob("*.txt"))) == N_RECORDINGS
 
 
 def test_stopping_gives_the_claims_back(

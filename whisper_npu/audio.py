@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 import soundfile
 
-from whisper_npu.errors import AudioError
+from whisper_npu.errors import AudioError, OutputError
 from whisper_npu.messages import printable
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def open_audio(source: Source) -> Iterator[Audio]:
 
     Channels are averaged. Samples that are not numbers count as silence, those beyond full scale
     are clipped. A recording of no samples has no blocks and a warning.
-    Raises AudioError, here or from the blocks, naming the recording and what to do.
+    Raises OutputError where a pipe finds no room on the disk; AudioError, here or from the blocks,
+    naming the recording and what to do.
     """
     name = name_of(source)
     warnings: list[str] = []
@@ -111,6 +112,11 @@ def _open(source: Source, name: str) -> BinaryIO:
     except IsADirectoryError as error:
         raise AudioError(f"{name}: is a folder, not a recording") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise OutputError(
+                f"no room in {tempfile.gettempdir()} for what comes through a pipe: make room "
+                "there, or set TMPDIR to a folder on a larger disk"
+            ) from error
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(f"{name}: cannot be opened: {reason}") from error
     if not stat.S_ISREG(mode):

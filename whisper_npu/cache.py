@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.disks import unwritten
 from whisper_npu.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         workplace = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     except OSError as error:
-        raise OutputError(f"{path.parent}: {error.strerror}; is it full or read-only?") from error
+        raise unwritten(path, error) from error
     try:
         new = workplace / path.name
         yield new
@@ -51,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
         new.rename(path)
         _sync_one(path.parent)  # the name, too, outlives a power cut
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; is the disk full?") from error
+        raise unwritten(path, error) from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 

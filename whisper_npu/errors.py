@@ -9,6 +9,7 @@ WhisperNpuError        1
 │   └── DeviceFault    6  a device that failed during a call
 ├── ToleranceError     7  a comparison out of tolerance
 ├── OutputError        8  a transcript or cache that cannot be written
+│   └── DiskError      8  nor anything else on that disk: full, read-only, failing
 └── Interrupted      130  by Ctrl-C; 143 by SIGTERM; 141 when nobody reads our output any more
 
 A message says what failed, on what, and what to do. `cli.main` prints it as one line.
@@ -69,9 +70,13 @@ class ToleranceError(WhisperNpuError):
 
 
 class OutputError(WhisperNpuError):
-    """A result cannot be written: disk full, read-only, name taken."""
+    """A result cannot be written: no permission, a name that is taken or too long."""
 
     exit_code = 8
+
+
+class DiskError(OutputError):
+    """Nothing can be written on that disk: it is full, read-only, or fails. Stops a batch."""
 
 
 class Interrupted(WhisperNpuError):

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants
 
 from whisper_npu.catalogue import Repository, known
+from whisper_npu.disks import unwritten
 from whisper_npu.errors import HubUnreachable, ModelError, OutputError
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def _fetch(repository: Repository, file: File, folder: Path) -> None:
         raise
     except Exception as error:  # the HTTP library underneath, and its errors, change by version
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            raise OutputError(f"cannot write the model into {folder}: {error.strerror}") from error
+            raise unwritten(folder, error) from error
         raise ModelError(
             f"the download of {repository.name} {file.name} ({readable(file.size)}) broke off: "
             f"{_one_line(error)}; run it again"

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import OutputError
+from whisper_npu.disks import unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def locked(path: Path) -> Iterator[FileIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)  # a buffer would complain when it is closed
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritten(path, error) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file

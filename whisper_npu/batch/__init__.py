@@ -2,7 +2,8 @@
 
 A batch begins and ends recordings; `workers` or `cluster` transcribe them in between. A single
 file is a batch of one. An error of one recording ends that recording; one of the model or the
-device ends the batch. What is finished stays, whatever happens.
+device, or a disk that takes nothing more, ends the batch. What is finished stays, whatever
+happens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from whisper_npu.batch.journal import Claim, Journal, Outcome, Source
 from whisper_npu.batch.recordings import STDIN, Recording
 from whisper_npu.batch.report import DONE, FAILED, INTERRUPTED, SKIPPED, Report, Result
 from whisper_npu.cache import remove_leftovers, sha256
-from whisper_npu.errors import AudioError, OutputError, WhisperNpuError
+from whisper_npu.errors import AudioError, DiskError, OutputError, WhisperNpuError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,9 @@ class Batch:
                 if job is not None:
                     job.resources = resources.pop_all()
                 return job
+        except DiskError:
+            self._interrupted(recording)
+            raise
         except (AudioError, OutputError) as error:
             self._end(recording, _failure(recording, error))
             return None
@@ -233,7 +237,7 @@ class Batch:
                 )  # fmt: skip
                 job.claim.forget()
         except OutputError as error:
-            self._end(recording, _failure(recording, error))
+            self.fail(job, error)
             return
         result = Result(
             recording.name,
@@ -249,7 +253,13 @@ class Batch:
         self._end(recording, result, transcript)
 
     def fail(self, job: Job, error: WhisperNpuError) -> None:
-        """A recording cannot be transcribed; the others can."""
+        """A recording cannot be transcribed; the others can, unless it is for want of a disk.
+
+        Raises DiskError again.
+        """
+        if isinstance(error, DiskError):
+            self.interrupt(job)
+            raise error
         result = _failure(job.recording, error)
         if job.claim and self._journal and not isinstance(error, OutputError):
             entry = Outcome(FAILED, self._work, job.source, error=str(error))
@@ -257,13 +267,16 @@ class Batch:
                 self._journal.add(job.recording.output, entry)
                 job.claim.forget()
             except OutputError as unwritten:
-                result = _failure(job.recording, unwritten)
+                self.fail(job, unwritten)
+                return
         self._end(job.recording, result)
 
     def interrupt(self, job: Job) -> None:
         """A recording was stopped before its end; its windows are kept."""
-        result = Result(job.recording.name, INTERRUPTED, "run again to continue")
-        self._end(job.recording, result)
+        self._interrupted(job.recording)
+
+    def _interrupted(self, recording: Recording) -> None:
+        self._end(recording, Result(recording.name, INTERRUPTED, "run again to continue"))
 
     def call(self, what: Callable[[], None]) -> None:
         """Have the thread that runs the batch call this, and wake it."""

@@ -164,7 +164,8 @@ class _Dispatch:
         self._upcoming = ahead.submit(self._batch.next_job)
         while self._upcoming or self._sent:
             if self._upcoming and self._upcoming.done() and self._has_room():
-                job = self._upcoming.result()
+                upcoming, self._upcoming = self._upcoming, None
+                job = upcoming.result()
                 self._upcoming = ahead.submit(self._batch.next_job) if job else None
                 if job:
                     self._send(job)

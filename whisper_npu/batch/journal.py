@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.disks import unwritten
 from whisper_npu.errors import OutputError
 from whisper_npu.events import State
 from whisper_npu.locks import claimed, locked
@@ -231,4 +232,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritten(path, error) from error
