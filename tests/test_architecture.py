@@ -41,7 +41,7 @@ FLOORS = [
         "records",
         "events",
         "audio catalogue settings",
-        "cache closeness cues figures held languages locks options stages transcript",
+        "cache closeness cues disks figures held languages locks options stages transcript",
         "errors messages",
     )
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -207,3 +208,20 @@ def test_weights_that_are_no_numbers_are_named(folder: Path, value: float, dtype
 def test_windows_of_another_length_are_refused(random_model: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match=r"hears windows of 2 s"):
         Model(Checkpoint(random_model("short")), cast("Any", None))
+
+
+def test_names(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Checkpoint(folder).name == "micro"
+    monkeypatch.chdir(folder)
+    assert Checkpoint(Path()).name == "micro"
+    snapshot = tmp_path / "models--owner--some--name" / "snapshots" / ("0" * 40)
+    shutil.copytree(folder, snapshot)
+    assert Checkpoint(snapshot).name == "owner/some--name"
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    known = {sha256: SimpleNamespace(name="published")}
+    monkeypatch.setattr("whisper_npu.checkpoint.of_weights", known.get)
+    assert Checkpoint(snapshot).name == "published"
+
+
+def test_a_packaged_model_has_its_name(tiny_en: Path) -> None:
+    assert Checkpoint(tiny_en).name == "tiny.en"

@@ -95,6 +95,21 @@ def test_a_name_never_leaves_the_folder(shell: Shell, place: Path, name: str) ->
     assert {path.name for path in place.iterdir()} == {"a.wav", "b.wav"}
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("whisper ''", 2, "the name of a recording is empty"),
+        ("whisper a.wav -m ''", 5, "the name of the model is empty"),
+        ("whisper a.wav -o b.wav/x", 8, "b.wav is a file, not a folder"),
+    ],
+)
+def test_one_line_says_what_is_wrong(shell: Shell, line: str, code: int, told: str) -> None:
+    done = shell(line)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_a_file_is_no_folder(shell: Shell, place: Path) -> None:
     done = shell("whisper a.wav -o talk.SRT")
     assert done.returncode == 2

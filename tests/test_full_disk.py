@@ -73,9 +73,12 @@ def test_what_concerns_one_file_ends_one_recording(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_which_disk_and_what_to_do(tmp_path: Path, number: int) -> None:
+    (tmp_path / "x").touch()
     error = unwritten(tmp_path / "deep" / "x\n", OSError(number, os.strerror(number)))
     assert isinstance(error, DiskError)
     assert error.exit_code == 8
+    with pytest.raises(OutputError, match="x is a file, not a folder"):
+        raise unwritten(tmp_path / "x" / "y", NotADirectoryError(errno.ENOTDIR, "?"))
     assert "on the disk" not in str(unwritten(tmp_path, OSError(errno.EACCES, "no")))
 
 

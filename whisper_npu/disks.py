@@ -22,7 +22,9 @@ def unwritten(path: Path, error: OSError) -> OutputError:
     if error.errno in _FAULTS:
         reason = _FAULTS[error.errno].format(printable(_mounted_at(path)))
         return DiskError(f"cannot write {path}: {reason}, then run the same command again")
-    return OutputError(f"cannot write {path}: {error.strerror}")
+    file = next((parent for parent in path.parents if parent.is_file()), None)
+    reason = f"{file} is a file, not a folder" if file else error.strerror
+    return OutputError(f"cannot write {path}: {reason}")
 
 
 def _mounted_at(path: Path) -> Path:

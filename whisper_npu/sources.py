@@ -36,6 +36,8 @@ def find(name: str | None, *, offline: bool = False, say: Say | None = None) -> 
     """
     if name is None:
         return _default(offline=offline, say=say or _log.warning)
+    if not name.strip():
+        raise ModelError("the name of the model is empty: name one, or leave out --model")
     folder = Path(name).expanduser()
     is_folder = (folder / "config.json").is_file() or (folder.is_dir() and name not in known())
     if is_folder or folder.is_file():

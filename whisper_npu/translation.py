@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whisper_npu.cache import digest
-from whisper_npu.catalogue import of_weights
 from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ def require_translation(checkpoint: Checkpoint) -> None:
     able = "models without .en in their name, such as base, small or large-v3, can"
     if not checkpoint.is_multilingual:
         raise OptionError(f"this model knows only English and cannot translate: {able}")
-    found = (of_weights(digest(file)) for file in checkpoint.weights)
-    model = next((model for model in found if model), None)
+    model = checkpoint.published
     if model and not model.translates:
         raise OptionError(f"{model.name} was not trained to translate: medium or large-v3 can")

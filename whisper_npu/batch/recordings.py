@@ -109,6 +109,8 @@ def _expand(given: str, search: InputOptions) -> Iterator[tuple[Path, str]]:
             f"{printable(given)} is a URL: download it first, for example with curl or yt-dlp, "
             "and name the file"
         )
+    if not given:
+        raise OptionError("the name of a recording is empty")
     path = Path(given)
     if given == "-":
         yield STDIN, "stdin"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu import cache
+from whisper_npu.catalogue import of_weights
 from whisper_npu.checkpoint import consistency, ctranslate2, ggml, huggingface
 from whisper_npu.checkpoint.contents import Dimensions
 from whisper_npu.errors import ModelError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whisper_npu.catalogue import KnownModel
     from whisper_npu.checkpoint.contents import Contents, Heads, Vocabulary
     from whisper_npu.held import HeldFile
 
@@ -56,8 +58,19 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The name of the folder or file."""
-        return self.path.name
+        """The published model's name where it is one, else that of the folder or file."""
+        if self.published:
+            return self.published.name
+        if self.path.parent.name == "snapshots":  # in the hub's cache, a commit
+            owner_and_name = self.path.parent.parent.name.removeprefix("models--")
+            return owner_and_name.replace("--", "/", 1)
+        return self.path.absolute().name
+
+    @cached_property
+    def published(self) -> KnownModel | None:
+        """What the catalogue knows of these weights, wherever they lie."""
+        found = (of_weights(cache.digest(file)) for file in self.weights)
+        return next((model for model in found if model), None)
 
     @property
     def weights(self) -> tuple[HeldFile, ...]:
