@@ -101,6 +101,9 @@ def test_a_name_never_leaves_the_folder(shell: Shell, place: Path, name: str) ->
         ("whisper ''", 2, "the name of a recording is empty"),
         ("whisper a.wav -m ''", 5, "the name of the model is empty"),
         ("whisper a.wav -o b.wav/x", 8, "b.wav is a file, not a folder"),
+        ("whisper a.wav --report .", 2, "is a folder, not a file"),
+        ("ours compare - < a.wav", 2, "name a file, not standard input"),
+        ("mkdir x; cd x; rmdir ../x; whisper a.wav", 1, "the system refuses"),
     ],
 )
 def test_one_line_says_what_is_wrong(shell: Shell, line: str, code: int, told: str) -> None:

@@ -140,6 +140,8 @@ def _require_safe(recordings: Sequence[Recording], request: Request) -> None:
     report = request.run.report
     outputs = [path for one in recordings for path in request.batch.files(one.output)]
     require_apart(recordings, [*outputs, report] if report else outputs)
+    if report is not None and report.is_dir():
+        raise OptionError(f"report: {printable(report)} is a folder, not a file", "report")
     if report is not None and report.absolute() in {path.absolute() for path in outputs}:
         raise OptionError(f"report: {printable(report)} is the transcript of a recording", "report")
 

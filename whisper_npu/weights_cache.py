@@ -111,7 +111,7 @@ def _read(folder: Path, key: str) -> tuple[dict[str, Array], HeldFile] | None:
             ).reshape(entry["shape"])
             for name, entry in entries.items()
         }
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     return arrays, file
 

@@ -89,6 +89,12 @@ def main() -> None:
         if str(error):
             say(f"whisper-npu: {printable(str(error))}")
         code = error.exit_code
+    except OSError as error:  # no files left to open, or no current folder any more
+        say(f"whisper-npu: the system refuses: {printable(str(error))}")
+        code = WhisperNpuError.exit_code
+    except MemoryError:
+        say("whisper-npu: the memory is used up: end other programs, or use a smaller model")
+        code = WhisperNpuError.exit_code
     finally:
         gc.freeze()  # the end of the process frees everything, with nothing left to look through
     sys.exit(code)

@@ -8,6 +8,7 @@ import typer
 
 from whisper_npu.cli.flags import taking_options
 from whisper_npu.cli.options import AsJson, Model, Offline, ReportPage, say
+from whisper_npu.errors import OptionError
 from whisper_npu.options.measuring import CompareOptions  # noqa: TC001  read when it runs
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ def compare(  # noqa: PLR0913  one parameter an option
     from json import dumps
 
     from whisper_npu import terminal
-    from whisper_npu.batch.recordings import find, require_apart
+    from whisper_npu.batch.recordings import STDIN, find, require_apart
     from whisper_npu.comparison import compare
     from whisper_npu.comparison.verdict import require
     from whisper_npu.reports.comparison import page, plain
     from whisper_npu.writers import write
 
     recordings = find(inputs)
+    if STDIN in [recording.path for recording in recordings]:
+        raise OptionError("each device hears the recordings anew: name a file, not standard input")
     require_apart(recordings, [report] if report else [])
     paths = [str(recording.path) for recording in recordings]
     task = _task(paths, model, options, offline=offline)
