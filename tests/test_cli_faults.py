@@ -102,6 +102,7 @@ def test_a_name_never_leaves_the_folder(shell: Shell, place: Path, name: str) ->
         ("whisper a.wav -m ''", 5, "the name of the model is empty"),
         ("whisper a.wav -o b.wav/x", 8, "b.wav is a file, not a folder"),
         ("whisper a.wav --report .", 2, "is a folder, not a file"),
+        ("whisper . --watch -o x --output-name y", 2, "needs a single recording"),
         ("ours compare - < a.wav", 2, "name a file, not standard input"),
         ("mkdir x; cd x; rmdir ../x; whisper a.wav", 1, "the system refuses"),
     ],

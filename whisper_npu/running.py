@@ -51,6 +51,8 @@ class Run:
     def __init__(self, request: Request, say: Callable[[str], None]) -> None:
         self._request = request = replace(request, transcribe=_with_words(request))
         self._say = say
+        if request.run.watch and request.run.output_name:
+            raise OptionError("output_name needs a single recording, not watch", "output_name")
         self.recordings = [] if request.run.watch else _found(request)
         _require_safe(self.recordings, request)
 
