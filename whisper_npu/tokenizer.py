@@ -57,7 +57,7 @@ class Tokenizer:
 
     def _check(self, checkpoint: Checkpoint) -> None:
         """Whether this is the vocabulary of that model, as far as numbers tell."""
-        n_vocab = checkpoint.dims.n_vocab
+        self._n_vocab = n_vocab = checkpoint.dims.n_vocab
         n_named = self.eot + len(self._table["names"])
         # some name the timestamps, some do not
         n_tokens = (
@@ -188,6 +188,12 @@ class Tokenizer:
     def suppressed(self, choice: Sequence[int]) -> tuple[int, ...]:
         """Ids never to be sampled; -1 in `choice` stands for all of `non_speech`."""
         chosen = {token for token in choice if token >= 0}
+        if unknown := [token for token in chosen if token >= self._n_vocab]:
+            raise OptionError(
+                f"suppress_tokens: {min(unknown)} is no token of this model, which has "
+                f"{self._n_vocab}",
+                "suppress_tokens",
+            )
         if -1 in choice:
             chosen.update(self.non_speech)
         chosen.update(

@@ -93,6 +93,7 @@ def diagnose(
     model    a model that must be on this machine; None: those that are
     library  librknnrt.so, where it is not in a usual place
     emulate  a chip, whose emulated NPU takes the place of this machine's
+    Raises OptionError for a chip without an emulator.
     """
     rest = [
         _system(machine),
@@ -121,8 +122,9 @@ def diagnose(
 
 
 def _emulated(chip: str, model: str | None) -> list[Finding]:
+    library = emulator.library(chip)
     seen = Finding("chip", "pass", f"emulated {chip}: nothing here says anything of a board")
-    tested = Board(SOCS[chip], emulator.library(chip))
+    tested = Board(SOCS[chip], library)
     return [seen, *trial.examine(tested, _model_to_try(model))]
 
 
