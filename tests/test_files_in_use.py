@@ -189,7 +189,7 @@ def test_a_batch_keeps_nothing_that_it_heard_with_a_changed_cache(
 
 
 LOSING = """
-import os, sys
+import os, sys, whisper_npu.kernels
 import numpy as np
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.weights_cache import open_weights

@@ -20,10 +20,10 @@ _FAULTS = {
 def unwritten(path: Path, error: OSError) -> OutputError:
     """What to raise when a file cannot be written: DiskError if no other could be, either."""
     if error.errno in _FAULTS:
-        reason = _FAULTS[error.errno].format(printable(_mounted_at(path)))
-        return DiskError(f"cannot write {path}: {reason}, then run the same command again")
+        fault = _FAULTS[error.errno].format(printable(_mounted_at(path)))
+        return DiskError(f"cannot write {path}: {fault}, then run the same command again")
     file = next((parent for parent in path.parents if parent.is_file()), None)
-    reason = f"{file} is a file, not a folder" if file else error.strerror
+    reason = f"{file} is a file, not a folder" if file else str(error.strerror)
     return OutputError(f"cannot write {path}: {reason}")
 
 
