@@ -104,7 +104,11 @@ def test_a_name_never_leaves_the_folder(shell: Shell, place: Path, name: str) ->
         ("whisper a.wav --report .", 2, "is a folder, not a file"),
         ("whisper . --watch -o x --output-name y", 2, "needs a single recording"),
         ("ours doctor --emulate rk1", 2, "no emulator for 'rk1': use rk3588 or rk3566"),
-        ("whisper a.wav --suppress-tokens 99999", 2, "suppress_tokens: 99999 is no token of this model"),
+        (
+            "whisper a.wav --suppress-tokens 99999",
+            2,
+            "suppress_tokens: 99999 is no token of this model",
+        ),
         ("ours compare - < a.wav", 2, "name a file, not standard input"),
         ("mkdir x; cd x; rmdir ../x; whisper a.wav", 1, "the system refuses"),
     ],

@@ -43,6 +43,7 @@ def test_a_model_that_was_not_taught_it_is_known_by_its_weights(
     require_translation(checkpoint)  # nobody knows this model
     turbo = catalogue.known()["large-v3-turbo"]
     sums = {repository.sha256 for repository in turbo.repositories}
-    monkeypatch.setattr("whisper_npu.translation.digest", lambda _path: sums.pop())
+    monkeypatch.setattr("whisper_npu.cache.digest", lambda _file: sums.pop())
+    again = Checkpoint(checkpoint.path)
     with pytest.raises(OptionError, match="large-v3-turbo was not trained to translate: medium"):
-        require_translation(checkpoint)
+        require_translation(again)

@@ -170,10 +170,7 @@ class Transcription:
         for start, end in self._clips:
             self.state = replace(self.state, seek=max(self.state.seek, start))
             while self.state.seek < end:
-                self._model.checkpoint.require_unchanged()  # what was cut off must not be read
-                heard = [*self._window(end)]
-                self._model.checkpoint.require_unchanged()  # nor heard with what was changed
-                yield from heard
+                yield from self._model.checkpoint.while_unchanged(self._window(end))
                 # a timestamp may lie beyond the clip; the next clip begins where it begins
                 self.state = replace(self.state, seek=min(self.state.seek, end))
                 yield WindowDone(self._seconds(self.state.seek), self.state)

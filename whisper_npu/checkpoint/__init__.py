@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from whisper_npu.checkpoint.contents import Dimensions
 from whisper_npu.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from whisper_npu.held import HeldFile
 
 __all__ = ["Checkpoint", "Dimensions"]
+
+T = TypeVar("T")
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # torch.save, now and long ago
 _PIECE = 1 << 18  # values looked at in one go: they stay in the processor's cache
@@ -100,6 +103,16 @@ class Checkpoint:
         """Raise ModelError when somebody has written into a file that this model runs on."""
         for file in self._held:
             file.require_unchanged()
+
+    def while_unchanged(self, work: Iterable[T]) -> list[T]:
+        """All that the work gives, if none of these files is written into before its end.
+
+        Raises ModelError, also before the work begins: what was cut off must not be read.
+        """
+        self.require_unchanged()
+        given = [*work]
+        self.require_unchanged()
+        return given
 
     @property
     def vocabulary(self) -> Vocabulary:
