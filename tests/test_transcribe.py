@@ -22,7 +22,7 @@ from whisper_npu.transcribe import Model, Transcription
 from whisper_npu.transcript import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -92,7 +92,8 @@ V = Vocabulary()
 class Unchanging:
     """The files of a model without any."""
 
-    while_unchanged = staticmethod(list)
+    def while_unchanged(self, work: Iterable[Any]) -> list[Any]:
+        return [*work]
 
 
 PLAIN = TranscribeOptions(temperature=(0.0,), temperature_increment_on_fallback=None)
