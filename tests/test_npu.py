@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import boards
 import numpy as np
 import pytest
 from manners import MANNERS, behaving
+from real_models import real_model
 from test_devices import error, window
 from test_soc import board
 
@@ -304,9 +306,9 @@ def test_odd_widths_are_refused(checkpoint: Checkpoint, monkeypatch: pytest.Monk
         opened(checkpoint)
 
 
-@pytest.fixture(scope="module")
-def said_on_the_cpu(tiny_en: Path) -> list[tuple[int, ...]]:
-    return said(tiny_en, DeviceOptions("cpu", "f32"))
+@lru_cache
+def said_on_the_cpu(model: Path) -> list[tuple[int, ...]]:
+    return said(model, DeviceOptions("cpu", "f32"))
 
 
 def said(model: Path, options: DeviceOptions) -> list[tuple[int, ...]]:
@@ -319,18 +321,19 @@ def said(model: Path, options: DeviceOptions) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("chip", "precision", "how"),
+    ("name", "chip", "precision", "how"),
     [
-        ("rk3588", "fp16", "worst"),
-        ("rk3588", "int8", "all"),
-        ("rk3566", "fp16", "all"),  # where float16 results may be missing
-        ("rk3566", "int8", "worst"),
+        ("tiny.en", "rk3588", "fp16", "worst"),
+        ("tiny.en", "rk3588", "int8", "all"),
+        ("tiny.en", "rk3566", "fp16", "all"),  # where float16 results may be missing
+        ("tiny.en", "rk3566", "int8", "worst"),
+        ("base", "rk3588", "fp16", "worst"),
+        ("base", "rk3566", "fp16", "all"),
     ],
 )
-def test_the_npu_hears_what_the_cpu_hears(
-    chip: str, precision: str, how: str, tiny_en: Path, said_on_the_cpu: list[tuple[int, ...]]
-) -> None:
+def test_the_npu_hears_what_the_cpu_hears(name: str, chip: str, precision: str, how: str) -> None:
+    model = real_model(name)
     options = DeviceOptions("npu", "f32", npu_precision=precision, emulate=chip)
-    assert said_on_the_cpu
-    with behaving(how, tiny_en):
-        assert said(tiny_en, options) == said_on_the_cpu
+    assert said_on_the_cpu(model)
+    with behaving(how, model):
+        assert said(model, options) == said_on_the_cpu(model)
