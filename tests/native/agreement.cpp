@@ -112,9 +112,11 @@ std::vector<float> decode(const Kernels& kernels, const Model& m, int threads,
   const std::unique_ptr<Encoded> encoded(kernels.project(pool, m, all.data(), m.n_ctx, nullptr));
   const Head aligned[] = {{0, 2}, {1, 0}};
   const std::unique_ptr<Session> session(kernels.session(pool, m, *encoded, 4, aligned, 2));
+  const std::unique_ptr<Decoder> decoder(kernels.decoder(pool, m));
   const auto step = [&](const std::vector<int64_t>& tokens, int n) {
     std::vector<float> logits((size_t)session->rows() * n * m.n_vocab);
-    session->step(tokens.data(), n, true, logits.data());
+    const Step step = {session.get(), tokens.data(), n, true, logits.data()};
+    decoder->step(&step, 1);
     all.insert(all.end(), logits.begin(), logits.end());
   };
   step({1, 2, 3, 4, 5, 6, 7}, 7);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from whisper_npu import weights_cache
 from whisper_npu.devices import cores, packed
 from whisper_npu.devices.device import DeviceInfo
+from whisper_npu.devices.meeting import Meeting
 from whisper_npu.devices.numpy_device import NumpyDevice
 from whisper_npu.errors import OptionError
 from whisper_npu.kernels import native
@@ -68,6 +70,8 @@ class CpuDevice:
 
     isa               an instruction set of kernels.status()
     encoder, decoder  precision of their linear layers: f32, f16 (bfloat16 on x86) or int8
+
+    Threads that decode at the same time take their steps together.
     """
 
     def __init__(
@@ -79,13 +83,20 @@ class CpuDevice:
         self._isa = isa
         self._kinds = PRECISIONS[encoder], PRECISIONS[decoder]
         self._cores = on
+        self._meeting = Meeting(lambda wanted: self._engine.step(wanted))
+        self._door = threading.Lock()
 
     @cached_property
     def _model(self) -> Whisper:
         return Whisper(self._checkpoint)
 
-    @cached_property
+    @property
     def _engine(self) -> Any:
+        with self._door:  # opened once, by whichever thread comes first
+            return self._opened
+
+    @cached_property
+    def _opened(self) -> Any:
         assert native is not None  # noqa: S101  open_cpu has asked
         model = Whisper(self._checkpoint)  # not kept: its tensors are only needed to be packed
         encoder, decoder = self._kinds
@@ -116,20 +127,23 @@ class CpuDevice:
 
     def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
         heads = list(self._checkpoint.alignment_heads) if align else []
-        return _CpuSession(self._engine.session(encoded, beams, heads))
+        return _CpuSession(self._engine.session(encoded, beams, heads), self._meeting)
 
     def close(self) -> None:
-        self.__dict__.pop("_engine", None)
+        self.__dict__.pop("_opened", None)
 
 
 class _CpuSession:
     """A `Session` of the engine."""
 
-    def __init__(self, decoding: Any) -> None:
+    def __init__(self, decoding: Any, meeting: Meeting) -> None:
         self._decoding = decoding
+        self._meeting = meeting
+        meeting.join()
 
     def step(self, tokens: NDArray[np.int64], *, every_position: bool = False) -> Float:
-        return self._decoding.step(np.ascontiguousarray(tokens, np.int64), every_position)
+        tokens = np.ascontiguousarray(tokens, np.int64)
+        return self._meeting.step((self._decoding, tokens, every_position))
 
     def reorder(self, sources: Sequence[int]) -> None:
         self._decoding.reorder([int(source) for source in sources])
@@ -139,3 +153,4 @@ class _CpuSession:
 
     def close(self) -> None:
         del self._decoding
+        self._meeting.leave()

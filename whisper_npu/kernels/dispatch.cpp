@@ -10,6 +10,7 @@ Shown::~Shown() = default;
 Encoder::~Encoder() = default;
 Encoded::~Encoded() = default;
 Session::~Session() = default;
+Decoder::~Decoder() = default;
 
 namespace avx512 { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }

@@ -3,10 +3,12 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <mutex>
 
@@ -154,7 +156,8 @@ class Engine {
         arrays_(weights),
         model(read_model(sizes, Weights(weights), checked_kind(cache))),
         pool(checked_threads(threads), checked_cores(pinned)),
-        encoder_(kernels.encoder(pool, model)) {}
+        encoder_(kernels.encoder(pool, model)),
+        decoder_(kernels.decoder(pool, model)) {}
 
   static Kind checked_kind(int kind) {
     require(kind >= 0 && kind <= 2, "kind is 0, 1 or 2");
@@ -183,6 +186,12 @@ class Engine {
     return out;
   }
 
+  void step(const std::vector<Step>& steps) {
+    nb::gil_scoped_release release;
+    std::lock_guard<std::mutex> lock(decoding_);
+    decoder_->step(steps.data(), (int)steps.size());
+  }
+
   const Kernels& kernels;
 
  private:
@@ -194,7 +203,8 @@ class Engine {
 
  private:
   std::unique_ptr<Encoder> encoder_;
-  std::mutex encoding_;
+  std::unique_ptr<Decoder> decoder_;
+  std::mutex encoding_, decoding_;
   const pid_t process_ = getpid();
 };
 
@@ -231,16 +241,18 @@ EncodedWindow keep(const std::shared_ptr<Engine>& engine, const std::vector<std:
                                            (int)positions, (int)width / m.text_heads))};
 }
 
+using Tokens = Array<int64_t, 2>;
+
 class Decoding {
+ public:
   struct Use {  // a second thread is told, not made to wait: it may hold the GIL
     std::atomic_flag& busy;
-    explicit Use(std::atomic_flag& flag) : busy(flag) {
+    explicit Use(Decoding& decoding) : busy(decoding.busy_) {
       if (busy.test_and_set()) throw std::runtime_error("this session is in use by another thread");
     }
     ~Use() { busy.clear(); }
   };
 
- public:
   Decoding(EncodedWindow window, int beams, const std::vector<std::pair<int, int>>& aligned)
       : window_(std::move(window)), beams_(beams), n_aligned_(aligned.size()) {
     const Model& m = window_.engine->model;
@@ -255,27 +267,21 @@ class Decoding {
                                                    heads.data(), (int)heads.size()));
   }
 
-  nb::object step(Array<int64_t, 2> tokens, bool every_position) {
-    const Use use(busy_);
+  const Engine& engine() const { return *window_.engine; }
+
+  Step checked(const Tokens& tokens, bool every_position) const {
     const Model& m = window_.engine->model;
-    window_.engine->check_process();
     const size_t rows = (size_t)session_->rows(), n = tokens.shape(1);
     require(tokens.shape(0) == rows, "one row of tokens per hypothesis");
     require(n > 0 && n <= (size_t)(m.n_text_ctx - session_->length()),
             "more tokens than the model has positions");
     for (size_t i = 0; i < rows * n; ++i)
       require(tokens.data()[i] >= 0 && tokens.data()[i] < m.n_vocab, "a token out of range");
-    Owned<float> logits(rows * (every_position ? n : 1) * (size_t)m.n_vocab);
-    {
-      nb::gil_scoped_release release;
-      session_->step(tokens.data(), (int)n, every_position, logits.data);
-    }
-    if (every_position) return logits.array({rows, n, (size_t)m.n_vocab});
-    return logits.array({rows, (size_t)m.n_vocab});
+    return {session_.get(), tokens.data(), (int)n, every_position, nullptr};
   }
 
   void reorder(const std::vector<int>& sources) {
-    const Use use(busy_);
+    const Use use(*this);
     require(!sources.empty() && sources.size() <= (size_t)beams_, "1 to `beams` rows");
     for (int source : sources)
       require(source >= 0 && source < session_->rows(), "a source that is not a row");
@@ -284,7 +290,7 @@ class Decoding {
   }
 
   nb::object attention() {
-    const Use use(busy_);
+    const Use use(*this);
     const size_t length = (size_t)session_->length(), n_ctx = (size_t)window_.encoded->positions();
     Owned<float> scores(n_aligned_ * length * n_ctx);
     session_->alignment(scores.data);
@@ -299,12 +305,36 @@ class Decoding {
   std::unique_ptr<Session> session_;
 };
 
+// One step of several sessions: logits (B, V), or (B, T, V) with every_position, for each of them.
+// When it throws, no session has changed.
+nb::list step(Engine& engine, const std::vector<std::tuple<Decoding*, Tokens, bool>>& together) {
+  engine.check_process();
+  std::deque<Decoding::Use> uses;
+  std::vector<Owned<float>> logits;
+  std::vector<Step> steps;
+  for (const auto& [decoding, tokens, every_position] : together) {
+    require(decoding && &decoding->engine() == &engine, "the session is of another engine");
+    uses.emplace_back(*decoding);
+    Step step = decoding->checked(tokens, every_position);
+    logits.emplace_back(tokens.size() / (every_position ? 1 : step.n) * (size_t)engine.model.n_vocab);
+    step.logits = logits.back().data;
+    steps.push_back(step);
+  }
+  engine.step(steps);
+  nb::list arrays;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const size_t rows = (size_t)steps[i].session->rows(), v = (size_t)engine.model.n_vocab;
+    arrays.append(steps[i].every_position ? logits[i].array({rows, (size_t)steps[i].n, v})
+                                          : logits[i].array({rows, v}));
+  }
+  return arrays;
+}
+
 }  // namespace
 
 void bind_engine(nb::module_& m) {
   nb::class_<EncodedWindow>(m, "EncodedWindow");
   nb::class_<Decoding>(m, "Decoding")
-      .def("step", &Decoding::step, "tokens"_a, "every_position"_a = false)
       .def("reorder", &Decoding::reorder, "sources"_a)
       .def("attention", &Decoding::attention);
   nb::class_<Engine>(m, "Engine")
@@ -328,6 +358,7 @@ void bind_engine(nb::module_& m) {
            },
            "features"_a, "observe"_a = nb::none())
       .def("keep", &keep, "pairs"_a)
+      .def("step", &step, "together"_a)
       .def("session",
            [](std::shared_ptr<Engine> self, const EncodedWindow& window, int beams,
               const std::vector<std::pair<int, int>>& aligned) {

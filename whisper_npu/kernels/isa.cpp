@@ -115,28 +115,34 @@ Encoded* keep(Pool& pool, const Model& model, const float* const* keys, const fl
   return as(pool, model, keys, values, positions, width);
 }
 
-template <class W, class K, class V>
+template <class K, class V>
 Session* session_as(Pool& pool, const Model& model, const Encoded& encoded, int beams,
                     const Head* aligned, int n_aligned) {
-  return new SessionOf<W, K, V>(pool, model, static_cast<const EncodedAs<K, V>&>(encoded), beams,
-                                aligned, n_aligned);
+  return new SessionOf<K, V>(pool, model, static_cast<const EncodedAs<K, V>&>(encoded), beams,
+                             aligned, n_aligned);
 }
 
 Session* make_session(Pool& pool, const Model& model, const Encoded& encoded, int beams,
                       const Head* aligned, int n_aligned) {
-  // int8 weights go with int8 or 16-bit keys and values, the others with their own
-  const auto make = model.vocabulary.kind == Kind::kF32  ? session_as<Float, Float, Float>
-                    : model.vocabulary.kind == Kind::kF16 ? session_as<F16, F16, F16>
-                    : model.cache == Kind::kF16           ? session_as<Int8, F16, F16>
-                                                           : session_as<Int8, Int8, Mixed>;
+  const auto make = model.cache == Kind::kInt8   ? session_as<Int8, Mixed>
+                    : model.cache == Kind::kF16 ? session_as<F16, F16>
+                                                : session_as<Float, Float>;
   return make(pool, model, encoded, beams, aligned, n_aligned);
+}
+
+Decoder* make_decoder(Pool& pool, const Model& model) {
+  // int8 weights go with int8 or 16-bit keys and values, the others with their own
+  if (model.vocabulary.kind == Kind::kF32) return new DecoderOf<Float, Float, Float>(pool, model);
+  if (model.vocabulary.kind == Kind::kF16) return new DecoderOf<F16, F16, F16>(pool, model);
+  if (model.cache == Kind::kF16) return new DecoderOf<Int8, F16, F16>(pool, model);
+  return new DecoderOf<Int8, Int8, Mixed>(pool, model);
 }
 
 }  // namespace
 
 extern const Kernels kernels;
 const Kernels kernels = {kName,       linear_any, layer_norm_rows, gelu_all,
-                         log_sum_exp, largest,    make_encoder,    project,
-                         keep,        make_session};
+                         log_sum_exp, largest,    make_encoder,    make_decoder,
+                         project,     keep,       make_session};
 
 }  // namespace whisper_npu::ISA

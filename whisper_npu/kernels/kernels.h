@@ -98,9 +98,6 @@ class Session {
   virtual ~Session();
   virtual int rows() const = 0;
   virtual int length() const = 0;  // tokens so far
-  // tokens (rows, n): in the vocabulary, length + n <= n_text_ctx. logits: (rows, n_vocab) after the
-  // last token, or (rows, n, n_vocab) with every_position.
-  virtual void step(const int64_t* tokens, int n, bool every_position, float* logits) = 0;
   // Row i goes on from row sources[i]; n <= beams.
   virtual void reorder(const int* sources, int n) = 0;
   // Scores before the softmax of the aligned heads, row 0: (heads, length, positions).
@@ -109,6 +106,26 @@ class Session {
 
 struct Head {
   int layer, head;
+};
+
+// New tokens of one session, and where its logits go.
+//   tokens  (rows, n)           in the vocabulary, length + n <= n_text_ctx
+//   logits  (rows, n_vocab)     after the last token
+//           (rows, n, n_vocab)  with every_position
+struct Step {
+  Session* session;
+  const int64_t* tokens;
+  int n;
+  bool every_position;
+  float* logits;
+};
+
+// The decoder with its working memory.
+class Decoder {
+ public:
+  virtual ~Decoder();
+  // A step of several sessions, each named once. When it throws, none of them has changed.
+  virtual void step(const Step* steps, int n_steps) = 0;
 };
 
 // The kernels of one instruction set. Matrices are row-major float32; strides are in elements.
@@ -124,6 +141,7 @@ struct Kernels {
   void (*largest)(const float* x, int n, int count, float* values, int64_t* places);
   // What is made refers to the pool and the model, which outlive it.
   Encoder* (*encoder)(Pool& pool, const Model& model);
+  Decoder* (*decoder)(Pool& pool, const Model& model);
   // features (positions, stride) -> what every decoder layer attends to
   Encoded* (*project)(Pool& pool, const Model& model, const float* features, int positions,
                       Shown* shown);
