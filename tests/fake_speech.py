@@ -144,6 +144,7 @@ def transcribe(
     engine: Engine | None = None,
     work: str = "model and options",
     n_workers: int = 1,
+    batch_size: int = 1,
     **options: object,
 ) -> tuple[Watcher, Batch]:
     """Run a batch of recordings through a scripted engine."""
@@ -151,5 +152,5 @@ def transcribe(
     batch_options = BatchOptions(output_dir=folder, **{"output_format": ("txt", "json")} | options)  # type: ignore[arg-type]  # tests name them
     batch = Batch(find(list(inputs)), batch_options, {"work": work}, prepare, watcher)
     engine = engine or Engine()
-    workers.run(batch, lambda *_: engine, n_workers)
+    workers.run(batch, lambda *_: engine, n_workers, batch_size=batch_size)
     return watcher, batch

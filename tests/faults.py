@@ -97,5 +97,6 @@ if __name__ == "__main__":
     from fake_speech import Engine, transcribe
 
     slow = Engine(on_window=lambda _: time.sleep(0.02))
-    _, batch = transcribe([Path(sys.argv[1])], Path(sys.argv[2]), engine=slow, n_workers=2)
+    inputs, out = [Path(sys.argv[1])], Path(sys.argv[2])
+    _, batch = transcribe(inputs, out, engine=slow, n_workers=2, batch_size=2)
     sys.exit(batch.report.exit_code)

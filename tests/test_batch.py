@@ -73,10 +73,14 @@ def test_other_options_are_other_work(tree: Path, tmp_path: Path) -> None:
     assert set(redone.statuses().values()) == {"done"}
 
 
-@pytest.mark.parametrize("n_workers", [1, 3])
-def test_a_bad_recording_stops_nobody(tree: Path, tmp_path: Path, n_workers: int) -> None:
+@pytest.mark.parametrize(("n_workers", "batch_size"), [(1, 1), (3, 1), (1, 3), (2, 2)])
+def test_a_bad_recording_stops_nobody(
+    tree: Path, tmp_path: Path, n_workers: int, batch_size: int
+) -> None:
     (tree / "r1.wav").write_text("bad")
-    watcher, batch = transcribe([tree, tree / "gone.wav"], tmp_path / "out", n_workers=n_workers)
+    watcher, batch = transcribe(
+        [tree, tree / "gone.wav"], tmp_path / "out", n_workers=n_workers, batch_size=batch_size
+    )
     assert watcher.statuses() == {"r0": "done", "r1": "failed", "r2": "done", "gone": "failed"}
     assert batch.report.exit_code == 3
     assert "r1.wav: not audio" in batch.report.table()

@@ -14,7 +14,7 @@ from faults import make_texts
 
 from whisper_npu.batch import Batch, workers
 from whisper_npu.batch.recordings import find
-from whisper_npu.errors import OptionError, OutputError
+from whisper_npu.errors import DeviceError, OptionError, OutputError
 from whisper_npu.options import BatchOptions
 
 if TYPE_CHECKING:
@@ -67,6 +67,50 @@ def test_each_worker_has_an_engine(tmp_path: Path) -> None:
     assert sorted(engines) == [0, 1, 2]
     assert all(engine.closed for engine in engines.values())
     assert [result.status for result in batch.report.results] == ["done"] * 9
+
+
+def test_recordings_of_a_batch_share_an_engine(tmp_path: Path) -> None:
+    meeting = threading.Barrier(3)
+    engines: list[Engine] = []
+
+    def meet(line: str) -> None:
+        if "window 0" in line and int(line.split()[1]) < 3:
+            meeting.wait(100)
+
+    def open_engine(number: int, of: int) -> Engine:
+        assert (number, of) == (0, 1)
+        engines.append(Engine(meet))
+        return engines[-1]
+
+    batch = _batch(make_texts(tmp_path / "in", 9), tmp_path / "out")
+    workers.run(batch, open_engine, batch_size=3)
+    assert [engine.closed for engine in engines] == [True]
+    assert [result.status for result in batch.report.results] == ["done"] * 9
+
+
+def test_an_engine_that_does_not_open_is_tried_once(tmp_path: Path) -> None:
+    tried: list[int] = []
+
+    def open_engine(number: int, _: int) -> Engine:
+        tried.append(number)
+        raise DeviceError("not here")
+
+    batch = _batch(make_texts(tmp_path / "in", 9), tmp_path / "out")
+    with pytest.raises(DeviceError, match="not here"):
+        workers.run(batch, open_engine, batch_size=4)
+    assert tried == [0]
+
+
+def test_above_the_limit_one_recording_goes_on_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "anonymous_memory", lambda: 2000)
+    engine = Engine(lambda _: time.sleep(0.02))
+    batch = _batch(make_texts(tmp_path / "in", 12), tmp_path / "out")
+    workers.run(batch, lambda *_: engine, batch_size=3, max_memory=1000)
+    assert [result.status for result in batch.report.results] == ["done"] * 12
+    last = [line for line in engine.heard if int(line.split()[1]) > 4]
+    assert last == sorted(last, key=lambda line: int(line.split()[1]))  # one after the other
 
 
 def test_above_the_limit_one_worker_goes_on_alone(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from whisper_npu.devices.device import Device, Session
     from whisper_npu.options.decoding import DecodingOptions
+    from whisper_npu.options.transcription import TranscribeOptions
     from whisper_npu.tokenizer import Tokenizer
 
     Float = NDArray[np.float32]
@@ -42,6 +43,28 @@ class Hypothesis:
     avg_logprob: float  # per token, eot counted
     no_speech_prob: float
     compression_ratio: float
+
+
+def has_failed(hypothesis: Hypothesis, options: TranscribeOptions) -> bool:
+    """Whether it repeats itself or guesses; of silence nothing better can be said."""
+    most, silent = options.compression_ratio_threshold, options.no_speech_threshold
+    guesses = _guesses(hypothesis, options)
+    if silent is not None and hypothesis.no_speech_prob > silent and guesses:
+        return False
+    return guesses or (most is not None and hypothesis.compression_ratio > most)
+
+
+def is_silence(hypothesis: Hypothesis, options: TranscribeOptions) -> bool:
+    """Whether nobody speaks, and the text was made up."""
+    silent, least = options.no_speech_threshold, options.logprob_threshold
+    if silent is None or hypothesis.no_speech_prob <= silent:
+        return False
+    return least is None or hypothesis.avg_logprob <= least
+
+
+def _guesses(hypothesis: Hypothesis, options: TranscribeOptions) -> bool:
+    least = options.logprob_threshold
+    return least is not None and hypothesis.avg_logprob < least
 
 
 def suppress(tokens: Sequence[int]) -> Filter:

@@ -76,13 +76,23 @@ class Run:
         # on stdout, transcripts keep the order of the recordings
         return self._opening.n_workers if written and not options.cluster else 1
 
+    @cached_property
+    def _batch_size(self) -> int:
+        """Of each worker."""
+        options, written = self._request.run, self._request.batch.output_dir is not None
+        if options.batch_size is not None:
+            return options.batch_size
+        if not written or options.cluster or len(self.recordings) == 1:
+            return 1
+        return max(1, self._opening.batch_size // self._n_workers)
+
     @property
     def is_in_order(self) -> bool:
         """Whether one recording follows the other, so that text can be shown as it is heard.
 
         Raises ModelError.
         """
-        return self._n_workers == 1 and not self._request.run.cluster
+        return self._n_workers * self._batch_size == 1 and not self._request.run.cluster
 
     def batch(self, listener: Listener) -> Batch:
         """What is to be done; `run` does it."""
@@ -114,7 +124,13 @@ class Run:
                 )
                 cluster.run(batch, options.cluster, task, shared=options.shared_paths)
             else:
-                workers.run(batch, self._engine, self._n_workers, options.max_memory)
+                workers.run(
+                    batch,
+                    self._engine,
+                    self._n_workers,
+                    options.max_memory,
+                    batch_size=self._batch_size,
+                )
 
     def _watch(self, is_stopped: Callable[[], bool]) -> Iterator[Recording]:
         for recording in watch(self._request.inputs, self._request.search, is_stopped):

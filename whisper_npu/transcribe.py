@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu.audio import name_of
-from whisper_npu.decoding import Decoder
+from whisper_npu.decoding import Decoder, has_failed, is_silence
 from whisper_npu.errors import ModelError
 from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
@@ -38,7 +38,7 @@ from whisper_npu.transcript import Segment, Transcript
 from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
+
+# frames behind the sound in a window shorter than 30 s: right at the end of what it was given, the
+# decoder begins to repeat itself (128 positions of the encoder, as in whisper.cpp's trials)
+MARGIN = 256
 
 
 class Model:
@@ -206,10 +210,8 @@ class Transcription:
                 self.state = replace(state, seek=first)
                 return
             size = last - first
-        encoded = self._encode(self._features.window(state.seek, size))
-        self._hear_language(encoded, whole=size == WINDOW)
-        hypothesis = self._decode(encoded)
-        if self._is_silence(hypothesis):
+        encoded, hypothesis = self._hear(size)
+        if is_silence(hypothesis, self._options):
             self.state = replace(self.state, seek=state.seek + size)
             return
         if self._language is None and not self.state.language_settled:
@@ -228,6 +230,21 @@ class Transcription:
             self.state = replace(self.state, seek=seek)
         else:
             yield from self._emit(trusted, seek, hypothesis.temperature)
+
+    def _hear(self, size: int) -> tuple[Any, Hypothesis]:
+        """Encode and decode so many frames of a window; in a shorter one where that goes well."""
+        options = self._options
+        mel = self._features.window(self.state.seek, size)
+        short = min(WINDOW, size + size % 2 + MARGIN)
+        if self._model.device.info.short_windows and short < WINDOW:
+            encoded = self._encode(mel[:, :short])
+            self._hear_language(encoded, short, whole=False)
+            hypothesis = self._decode(encoded, options.temperatures[:1])
+            if not (has_failed(hypothesis, options) or is_silence(hypothesis, options)):
+                return encoded, hypothesis
+        encoded = self._encode(mel)
+        self._hear_language(encoded, WINDOW, whole=size == WINDOW)
+        return encoded, self._decode(encoded, options.temperatures)
 
     def _emit(self, segments: list[Segment], seek: int, temperature: float) -> Iterator[Segment]:
         """Number the segments, and keep their tokens for the next prompt."""
@@ -251,14 +268,14 @@ class Transcription:
 
     # language
 
-    def _hear_language(self, encoded: Any, *, whole: bool) -> None:
-        """Guess the language of this window, unless it is known."""
+    def _hear_language(self, encoded: Any, n_frames: int, *, whole: bool) -> None:
+        """Guess the language of this window of so many frames, unless it is known."""
         state = self.state
         if self._language or (state.language_settled and self._options.language != AUTO_EACH):
             return
         if not whole:  # languages are told by what was trained: silence behind the audio
             heard = self._features.window(state.seek, silence=True)
-            encoded = self._encode(heard)
+            encoded = self._encode(heard[:, :n_frames])
         probabilities, _ = self._model.decoder.detect_language(encoded)
         best = max(probabilities, key=lambda code: probabilities[code])
         self.state = replace(
@@ -286,14 +303,14 @@ class Transcription:
         room = most - len(fixed)
         return fixed + (recent[-room:] if room > 0 else ())
 
-    def _decode(self, encoded: Any) -> Hypothesis:
+    def _decode(self, encoded: Any, temperatures: Sequence[float]) -> Hypothesis:
         """Decode at rising temperatures until the result is good, or take the last one."""
         options, state, tokenizer = self._options, self.state, self._model.tokenizer
         rng = np.random.default_rng([options.seed, state.seek])
         prefix: tuple[int, ...] = ()
         if options.prefix and not state.n_segments:
             prefix = tuple(tokenizer.encode(f" {options.prefix.strip()}"))
-        for temperature in options.temperatures:
+        for temperature in temperatures:
             window_options = replace(
                 options.at(temperature),
                 language=self._language or state.language,
@@ -301,27 +318,9 @@ class Transcription:
                 prefix=prefix,
             )
             hypothesis = self._model.decoder.decode(encoded, window_options, rng)
-            if not self._has_failed(hypothesis):
+            if not has_failed(hypothesis, options):
                 break
         return hypothesis
-
-    def _guesses(self, hypothesis: Hypothesis) -> bool:
-        least = self._options.logprob_threshold
-        return least is not None and hypothesis.avg_logprob < least
-
-    def _has_failed(self, hypothesis: Hypothesis) -> bool:
-        options = self._options
-        most, silent = options.compression_ratio_threshold, options.no_speech_threshold
-        guesses = self._guesses(hypothesis)
-        if silent is not None and hypothesis.no_speech_prob > silent and guesses:
-            return False  # silence, not failure
-        return guesses or (most is not None and hypothesis.compression_ratio > most)
-
-    def _is_silence(self, hypothesis: Hypothesis) -> bool:
-        silent, least = self._options.no_speech_threshold, self._options.logprob_threshold
-        if silent is None or hypothesis.no_speech_prob <= silent:
-            return False
-        return least is None or hypothesis.avg_logprob <= least
 
     def _segments(self, hypothesis: Hypothesis, found: Cut, seek: int) -> list[Segment]:
         tokenizer = self._model.tokenizer

@@ -1,12 +1,15 @@
-"""A batch on this machine: threads, each with a device, the next recording prepared meanwhile."""
+"""A batch on this machine: workers, each with a device and the recordings that share its steps.
+
+A recording has a thread of its own; the next one is prepared meanwhile.
+"""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,6 @@ from whisper_npu.translation import require_translation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
     from whisper_npu.audio import Source
     from whisper_npu.batch import Batch, Job
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from whisper_npu.options import SubtitleOptions, TranscribeOptions
 
 _LOOK = 0.2  # seconds between two looks for a signal
+_MOST_TOGETHER = 8  # recordings; more of them hardly share more
+_KEY_BYTES = 4  # of a key or a value, at most
 _COPIES = 4  # of the weights: what one worker may need in memory, generously
 
 
@@ -111,6 +115,15 @@ class Opening:
         free, _ = Machine().memory() or (0, 0)
         return max(1, min(npu_cores(self._device), free // (_COPIES * self._checkpoint.n_bytes)))
 
+    @property
+    def batch_size(self) -> int:
+        """How many recordings can be decoded at the same time in half of the free memory."""
+        free, _ = Machine().memory() or (0, 0)
+        dims, rows = self._checkpoint.dims, self._options.beam_size or self._options.best_of or 1
+        positions = dims.n_audio_ctx + rows * dims.n_text_ctx
+        keys_values = 2 * dims.n_text_layer * dims.n_text_state * positions
+        return max(1, min(_MOST_TOGETHER, free // (2 * _KEY_BYTES * keys_values)))
+
     def engine(self, number: int, of: int = 1) -> Engine:
         """A device of its own for each worker, with its share of the cores.
 
@@ -130,21 +143,25 @@ def run(
     open_engine: Callable[[int, int], Engine],
     n_workers: int = 1,
     max_memory: int | None = None,
+    *,
+    batch_size: int = 1,
 ) -> None:
     """Work until all recordings have ended, or the batch is stopped.
 
     open_engine  number of the worker, of how many -> its engine, opened when there is work for it
-    max_memory   bytes; above, nothing is prepared ahead and workers leave, but for one
+    max_memory   bytes; above, nothing is prepared ahead and recordings are done one by one
+    batch_size   recordings that a worker transcribes at the same time
     Raises what ends a batch: ModelError, DeviceError, and bugs; its report is complete then too.
     """
     if n_workers < 1:
         raise OptionError(f"workers: {n_workers} cannot do anything", "workers")
     if batch.report.total is not None:
         n_workers = min(n_workers, batch.report.total)
-    crew = _Crew(batch, open_engine, n_workers, max_memory)
+        batch_size = min(batch_size, -(-batch.report.total // max(1, n_workers)))
+    crew = _Crew(batch, n_workers, batch_size, max_memory)
+    workers = [_Worker(batch, open_engine, number, n_workers) for number in range(n_workers)]
     threads = [
-        threading.Thread(target=crew.work, args=(number,), name=f"worker {number}")
-        for number in range(n_workers)
+        threading.Thread(target=crew.work, args=(worker,), name=worker.name) for worker in workers
     ]
     for thread in threads:
         thread.start()
@@ -160,58 +177,107 @@ def run(
         raise crew.error
 
 
-class _Crew:
+class _Worker:
+    """A device for several threads, opened by the first one, and the recording that comes next."""
+
     def __init__(
-        self,
-        batch: Batch,
-        open_engine: Callable[[int, int], Engine],
-        n_workers: int,
-        max_memory: int | None,
+        self, batch: Batch, open_engine: Callable[[int, int], Engine], number: int, of: int
+    ) -> None:
+        self.name = f"worker {number}"
+        self._batch = batch
+        self._open_engine: Callable[[], Engine] = lambda: open_engine(number, of)
+        self._door = threading.Lock()
+        self._engine: Future[Engine] | None = None
+        self._upcoming: Future[Job | None] | None = None
+        self._ahead = ThreadPoolExecutor(1, f"{self.name}, ahead")
+
+    def engine(self) -> Engine:
+        """The device; raises for every thread what opening it raised for the first one."""
+        with self._door:
+            if first := self._engine is None:
+                self._engine = Future()
+        assert self._engine is not None  # noqa: S101  made just now
+        if first:
+            try:
+                self._engine.set_result(self._open_engine())
+            except BaseException as error:  # noqa: BLE001  raised just below
+                self._engine.set_exception(error)
+            else:
+                self._batch.say_opened(self._engine.result().device)
+        return self._engine.result()
+
+    def prepare(self) -> None:
+        """Get the next recording ready while others are transcribed."""
+        with self._door:
+            self._upcoming = self._upcoming or self._ahead.submit(self._batch.next_job)
+
+    def next_job(self) -> Job | None:
+        """What `prepare` has made ready; None: there is no more."""
+        self.prepare()
+        with self._door:
+            upcoming, self._upcoming = self._upcoming, None
+        return (upcoming or self._ahead.submit(self._batch.next_job)).result()
+
+    def close(self) -> None:
+        """Give back the device, and what was prepared and will not be used."""
+        upcoming, engine = self._upcoming, self._engine
+        if upcoming and not upcoming.cancel() and not upcoming.exception():
+            job = upcoming.result()
+            if job is not None:
+                job.resources.close()
+        self._ahead.shutdown()
+        if engine and not engine.exception():
+            engine.result().close()
+
+
+class _Crew:
+    """All threads that transcribe."""
+
+    def __init__(
+        self, batch: Batch, n_workers: int, batch_size: int, max_memory: int | None
     ) -> None:
         self.error: BaseException | None = None
         self.n_working = n_workers  # as the main thread knows
-        self._n_workers = self._n_staying = n_workers
+        self._batch_size = batch_size
+        self._n_staying = n_workers * batch_size
         self._door = threading.Lock()
         self._batch = batch
-        self._open_engine = open_engine
         self._max_memory = max_memory
 
-    def work(self, number: int) -> None:
-        """One worker's day."""
+    def work(self, worker: _Worker) -> None:
+        """A worker's day."""
         try:
-            with ExitStack() as stack:
-                self._serve(number, stack)
+            with closing(worker), ThreadPoolExecutor(self._batch_size, worker.name) as threads:
+                for _ in range(self._batch_size):
+                    threads.submit(self._serve, worker)
         except BaseException as error:  # noqa: BLE001  raised again by `run`, in the main thread
-            self.error = self.error or error
-            self._batch.stop()
+            self._fail(error)
         finally:
             self._batch.call(self._left)
 
     def _left(self) -> None:
         self.n_working -= 1
 
-    def _serve(self, number: int, stack: ExitStack) -> None:
-        engine = None
-        ahead = stack.enter_context(ThreadPoolExecutor(1, f"worker {number}, ahead"))
-        upcoming = ahead.submit(self._batch.next_job)
-        stack.callback(lambda: _abandon(upcoming))
-        while (job := upcoming.result()) is not None:
-            with job.resources:
-                if engine is None:
-                    engine = self._open_engine(number, self._n_workers)
-                    stack.callback(engine.close)
-                    self._batch.say_opened(engine.device)
-                crowded = self._is_above_memory()
-                if not crowded:
-                    upcoming = ahead.submit(self._batch.next_job)
-                self._transcribe(job, engine)
-            if crowded:
-                if self._is_above_memory() and self._may_leave():
-                    return  # fewer workers need less
-                upcoming = ahead.submit(self._batch.next_job)
+    def _fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self._batch.stop()
+
+    def _serve(self, worker: _Worker) -> None:
+        """One recording after the other."""
+        try:
+            while (job := worker.next_job()) is not None:
+                with job.resources:
+                    engine = worker.engine()
+                    if not (crowded := self._is_above_memory()):
+                        worker.prepare()
+                    self._transcribe(job, engine)
+                if crowded and self._is_above_memory() and self._may_leave():
+                    return  # fewer recordings at a time need less
+        except BaseException as error:  # noqa: BLE001  as above
+            self._fail(error)
 
     def _may_leave(self) -> bool:
-        """Whether somebody stays, if we go."""
+        """Whether another thread stays, if this one goes."""
         with self._door:
             if self._n_staying == 1:
                 return False
@@ -255,12 +321,6 @@ class _Crew:
                 if self._batch.is_stopping and event.state.seek < n_frames:
                     return False
         return True
-
-
-def _abandon(upcoming: Future[Job | None]) -> None:
-    """Give back what was prepared and will not be used."""
-    if not upcoming.cancel() and upcoming.exception() is None and (job := upcoming.result()):
-        job.resources.close()
 
 
 def anonymous_memory() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whisper_npu.devices.cpu import open_cpu
@@ -30,6 +31,7 @@ class AutoDevice:
         self._checkpoint = checkpoint
         self._options = options
         self._opened: list[Device] = []
+        self._door = threading.Lock()
         try:
             self._device = self._open_npu(options)
         except DeviceError as error:
@@ -48,7 +50,12 @@ class AutoDevice:
     def _open_cpu(self) -> Device:
         options = self._options
         self._opened.append(
-            open_cpu(self._checkpoint, precision=options.precision, threads=options.threads)
+            open_cpu(
+                self._checkpoint,
+                precision=options.precision,
+                threads=options.threads,
+                short_windows=options.short_windows,
+            )
         )
         return self._opened[-1]
 
@@ -63,8 +70,10 @@ class AutoDevice:
         try:
             return _Encoded(device, device.encode(mel, observe=observe))
         except DeviceFault as fault:
-            _log.warning("the NPU failed, going on with the CPU: %s", fault)
-        self._device = self._open_cpu()
+            with self._door:  # another thread may have met the same
+                if self._device is device:
+                    _log.warning("the NPU failed, going on with the CPU: %s", fault)
+                    self._device = self._open_cpu()
         return _Encoded(self._device, self._device.encode(mel, observe=observe))
 
     def session(self, encoded: _Encoded, *, beams: int = 1, align: bool = False) -> Session:

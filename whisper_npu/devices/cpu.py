@@ -45,7 +45,11 @@ AUTO = {
 
 
 def open_cpu(
-    checkpoint: Checkpoint, *, precision: str = "auto", threads: int | None = None
+    checkpoint: Checkpoint,
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+    short_windows: bool = False,
 ) -> DecodingDevice:
     """The best there is here for these options, as `DeviceOptions` has checked them.
 
@@ -62,7 +66,9 @@ def open_cpu(
         return NumpyDevice(checkpoint)
     isa = native.instruction_sets()[0]
     encoder, decoder = AUTO[isa] if precision == "auto" else (precision, precision)
-    return CpuDevice(checkpoint, isa, encoder, decoder, cores.choose(threads))
+    return CpuDevice(
+        checkpoint, isa, encoder, decoder, cores.choose(threads), short_windows=short_windows
+    )
 
 
 class CpuDevice:
@@ -74,16 +80,23 @@ class CpuDevice:
     Threads that decode at the same time take their steps together.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, isa: str, encoder: str, decoder: str, on: cores.Threads
+    def __init__(  # noqa: PLR0913  what one engine is made of
+        self,
+        checkpoint: Checkpoint,
+        isa: str,
+        encoder: str,
+        decoder: str,
+        on: cores.Threads,
+        *,
+        short_windows: bool = False,
     ) -> None:
         name = "cpu " + (encoder if encoder == decoder else f"{encoder}+{decoder}")
-        self.info = DeviceInfo(name, "cpu", encoder, decoder)
+        self.info = DeviceInfo(name, "cpu", encoder, decoder, short_windows=short_windows)
         self._checkpoint = checkpoint
         self._isa = isa
         self._kinds = PRECISIONS[encoder], PRECISIONS[decoder]
         self._cores = on
-        self._meeting = Meeting(lambda wanted: self._engine.step(wanted))
+        self._meeting = Meeting(lambda wanted: self._engine.step(wanted))  # noqa: PLW0108  opened later
         self._door = threading.Lock()
 
     @cached_property

@@ -32,6 +32,7 @@ class DeviceInfo:
     chip: str = ""  # of an NPU
     origin: Origin = "measured"  # or emulated: then its times are no board's
     plan: tuple[str, ...] = ()  # of an NPU layer by layer, for people: what runs where
+    short_windows: bool = False  # less than 30 s of sound are to be encoded as a shorter window
 
 
 class Session(Protocol):
@@ -83,7 +84,10 @@ class Device(Protocol):
         ...
 
     def session(self, encoded: Any, *, beams: int = 1, align: bool = False) -> Session:
-        """Begin to decode an encoded window; any number of sessions may share it."""
+        """Begin to decode an encoded window; any number of sessions may share it.
+
+        Any number of threads may encode and decode windows of their own at the same time.
+        """
         ...
 
     def close(self) -> None: ...

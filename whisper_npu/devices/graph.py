@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,19 +56,21 @@ class GraphDevice:
         )
         self._graphs = dict(sorted(graphs.items()))
         self._cpu = cpu
+        self._door = threading.Lock()  # a graph runs one window at a time
 
     def encode(self, mel: Float, *, observe: Observer | None = None) -> Any:
         """As `Device`; of the layers, only the cross-attention's are to be seen."""
         seconds = self._window(mel)
         n_frames = seconds * FRAMES_PER_SECOND
-        outputs = self._graphs[seconds].run(padded(mel[:, :n_frames], n_frames))
-        n_layers = len(outputs) // 2
-        pairs = [(outputs[f"key_{i}"], outputs[f"value_{i}"]) for i in range(n_layers)]
-        if observe:
-            for i, (key, value) in enumerate(pairs):
-                observe(f"model.decoder.layers.{i}.encoder_attn.k_proj", key)
-                observe(f"model.decoder.layers.{i}.encoder_attn.v_proj", value)
-        return self._cpu.keep(pairs)
+        with self._door:
+            outputs = self._graphs[seconds].run(padded(mel[:, :n_frames], n_frames))
+            n_layers = len(outputs) // 2
+            pairs = [(outputs[f"key_{i}"], outputs[f"value_{i}"]) for i in range(n_layers)]
+            if observe:
+                for i, (key, value) in enumerate(pairs):
+                    observe(f"model.decoder.layers.{i}.encoder_attn.k_proj", key)
+                    observe(f"model.decoder.layers.{i}.encoder_attn.v_proj", value)
+            return self._cpu.keep(pairs)
 
     def _window(self, mel: Float) -> int:
         """The shortest that holds all frames before the padding of zeros."""

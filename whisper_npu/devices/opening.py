@@ -24,7 +24,12 @@ def open_device(checkpoint: Checkpoint, options: DeviceOptions) -> Device:
     from whisper_npu.devices.cpu import open_cpu
 
     if options.device == "cpu":
-        return open_cpu(checkpoint, precision=options.precision, threads=options.threads)
+        return open_cpu(
+            checkpoint,
+            precision=options.precision,
+            threads=options.threads,
+            short_windows=options.short_windows,
+        )
     if options.device == "auto":
         return AutoDevice(checkpoint, options)
     from whisper_npu.devices.npu_path import open_npu

@@ -148,10 +148,17 @@ class RunOptions:
         MANY,
         least=1,
     )
+    batch_size: int | None = option(
+        None,
+        "Number of recordings that one device decodes together, which is faster and changes no "
+        "text. Without this option one; with --output-dir as many as the memory allows, up to 8.",
+        MANY,
+        least=1,
+    )
     max_memory: int | None = option(
         None,
         "While the program uses more memory than this, such as 800M, it prepares no recording "
-        "in advance and stops workers, except for the last one.",
+        "in advance, and transcribes fewer at the same time, down to one.",
         MANY,
         read=n_bytes,
         metavar="SIZE",

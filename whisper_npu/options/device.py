@@ -54,8 +54,8 @@ class DeviceOptions:
     )
     short_windows: bool = option(
         False,
-        "Use graphs for 10 and 20 seconds where less than 30 seconds of sound is left: faster, "
-        "less exact.",
+        "Encode only the sound and a little more where less than 30 seconds of it is left, on the "
+        "CPU or with graphs for 10 and 20 seconds: faster, less exact.",
         MODEL,
     )
     emulate: str | None = option(
