@@ -130,6 +130,26 @@ def test_a_recording_that_is_given_up_holds_nobody_up(model: Model) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize(("least", "lengths"), [(-1e9, [756]), (0.0, [756, 3000])])
+def test_a_short_window_that_fails_is_heard_once_more(
+    model: Model, monkeypatch: pytest.MonkeyPatch, least: float, lengths: list[int]
+) -> None:
+    device, encode = model.device, model.device.encode
+    heard: list[int] = []
+
+    def noting(mel: Any) -> Any:
+        heard.append(mel.shape[1])
+        return encode(mel)
+
+    monkeypatch.setattr(device, "encode", noting)
+    monkeypatch.setattr(device, "info", replace(device.info, short_windows=True))
+    options = replace(
+        QUICK, logprob_threshold=least, compression_ratio_threshold=None, no_speech_threshold=None
+    )
+    _transcribe(model, Part(5.0, 1, options, 0.0, fails=False))
+    assert heard[:2] == lengths
+
+
 def test_how_many_depends_on_the_memory(
     random_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ class Run:
 
     @cached_property
     def _batch_size(self) -> int:
-        """Of each worker."""
+        """How many recordings each worker transcribes at the same time."""
         options, written = self._request.run, self._request.batch.output_dir is not None
         if options.batch_size is not None:
             return options.batch_size
