@@ -19,11 +19,12 @@ import numpy as np
 
 from whisper_npu.checkpoint import Checkpoint
 from whisper_npu.devices.opening import open_device
-from whisper_npu.graphs.calibration import synthetic_window, windows
+from whisper_npu.graphs.calibration import windows
 from whisper_npu.graphs.toolchain import Toolchain
 from whisper_npu.kernels import reference
 from whisper_npu.model import Whisper
 from whisper_npu.options import DeviceOptions
+from whisper_npu.sample_recordings import SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,11 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = Checkpoint(options.model)
     dims, model = checkpoint.dims, Whisper(checkpoint)
-    mel = (
-        windows(options.audio, dims.n_mels, 1)[0]
-        if options.audio
-        else synthetic_window(dims.n_mels)
-    )
+    (mel,) = windows(options.audio or SAMPLES / "sentence.flac", dims.n_mels, 1)
     seen: dict[str, Array] = {}
     device = open_device(checkpoint, DeviceOptions("npu", emulate=options.chip))
     device.encode(mel, observe=lambda name, x: seen.__setitem__(name, x.copy()))

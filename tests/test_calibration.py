@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from whisper_npu.errors import AudioError
-from whisper_npu.graphs.calibration import synthetic_window, windows
+from whisper_npu.graphs.calibration import windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,11 +44,3 @@ def test_nothing_to_hear(tmp_path: Path) -> None:
         windows(tmp_path, 80, 3)
     with pytest.raises(AudioError, match="nowhere"):
         windows(tmp_path / "nowhere.wav", 80, 3)
-
-
-def test_a_sound_for_lack_of_one() -> None:
-    mel = synthetic_window(80)
-    np.testing.assert_array_equal(mel, synthetic_window(80))
-    assert mel.shape == (80, 3000)
-    assert mel[:, :1200].std() > 0.2
-    assert not mel[:, 1200:].any()

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from whisper_npu.checkpoint import Checkpoint
-from whisper_npu.compilation import Compilation, encoder_tensors
+from whisper_npu.compilation import Compilation, compile_graphs, encoder_tensors
 from whisper_npu.compilation.words import WordAgreement, differing, units
 from whisper_npu.errors import DeviceError, OptionError, ToleranceError
 from whisper_npu.graphs.recipe import Recipe, find_graph, graphs_folder
 from whisper_npu.graphs.verification import agreement, reference_outputs, worst
 from whisper_npu.model import Whisper
+from whisper_npu.options.compiling import CompileOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -204,6 +206,25 @@ def test_int8_learns_from_recordings(compilation: Compilation) -> None:
     compilation.compile(Recipe("rk3588", "int8", 2))
     shapes = [[a.shape for a in each] for each in fake(compilation).calibration]
     assert shapes == [[(1, 80, 200), (1, 1, 16)]] * 2
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_without_recordings_of_the_users_samples_are_heard(
+    compilation: Compilation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, calibrate: bool
+) -> None:
+    toolchain = fake(compilation)
+    toolchain.close = lambda: None
+    monkeypatch.setattr("whisper_npu.compilation.Toolchain", lambda *_: toolchain)
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    soundfile.write(recordings / "noise.wav", np.ones(16000) * 0.1, 16000)
+    options = CompileOptions(
+        toolchain_python=Path("python"), calibrate=recordings if calibrate else None
+    )
+    (folder,) = compile_graphs(compilation.checkpoint, [RECIPE], options, lambda _: None)
+    verified = json.loads((folder / "manifest.json").read_text())["verified"]
+    expected = "1 windows of recordings" if calibrate else "2 windows of our samples"
+    assert (verified["signal"], len(verified["words"])) == (expected, 1 if calibrate else 2)
 
 
 def test_the_toolchains_failure_leaves_nothing(

@@ -19,11 +19,12 @@ from whisper_npu.devices.cpu import open_cpu
 from whisper_npu.devices.device import DeviceInfo
 from whisper_npu.devices.graph import GraphDevice
 from whisper_npu.errors import DeviceError, ModelError
-from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window
+from whisper_npu.graphs.calibration import windows
 from whisper_npu.graphs.echo import echo_bits
 from whisper_npu.graphs.recipe import MANIFEST, Recipe
 from whisper_npu.graphs.toolchain import Toolchain
 from whisper_npu.options.compiling import CompileOptions
+from whisper_npu.sample_recordings import SAMPLES
 from whisper_npu.transcribe import Model
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def test_weights_in_a_second_file(
         toolchain, "export", lambda tensors, job: export(tensors, {**job, "protobuf_limit": 1000})
     )
     checkpoint = Checkpoint(random_model("micro"))
-    mels = [synthetic_window(checkpoint.dims.n_mels)]
-    compilation = Compilation(checkpoint, toolchain, mels, SYNTHETIC, [], print)
+    mels = windows(SAMPLES / "sentence.flac", checkpoint.dims.n_mels, 1)
+    compilation = Compilation(checkpoint, toolchain, mels, "a sample", [], print)
     sizes = []
     for target in ("rk3588", "rk3566"):
         compilation.compile(Recipe(target, window=10))
@@ -154,8 +155,8 @@ def test_transcripts_with_the_simulated_encoder(toolchain: Toolchain, shared: Pa
     One chip is enough: the simulator computes the same for all.
     """
     checkpoint = Checkpoint(real("tiny.en"))
-    mels = [synthetic_window(checkpoint.dims.n_mels)]
-    Compilation(checkpoint, toolchain, mels, SYNTHETIC, [], print).compile(Recipe("rk3588"))
+    mels = windows(SAMPLES / "sentence.flac", checkpoint.dims.n_mels, 1)
+    Compilation(checkpoint, toolchain, mels, "a sample", [], print).compile(Recipe("rk3588"))
     graph = Simulated(toolchain, checkpoint.dims.n_text_layer)
     info = DeviceInfo("simulated", "graph", "fp16", "", "rk3588", "emulated")
     cpu = open_cpu(checkpoint, precision="f32")

@@ -17,13 +17,14 @@ import numpy as np
 from whisper_npu import cache
 from whisper_npu.compilation.words import Ear, WordAgreement
 from whisper_npu.errors import OptionError, ToleranceError
-from whisper_npu.graphs.calibration import SYNTHETIC, synthetic_window, windows
+from whisper_npu.graphs.calibration import windows
 from whisper_npu.graphs.echo import N_ECHO, echo_bits, read_echo
 from whisper_npu.graphs.placement import read_placement
 from whisper_npu.graphs.recipe import FORMAT, GRAPH, LOG, MANIFEST, Recipe, graphs_folder
 from whisper_npu.graphs.toolchain import Toolchain, environment
 from whisper_npu.graphs.verification import Agreement, agreement, reference_outputs, worst
 from whisper_npu.model import Whisper
+from whisper_npu.sample_recordings import RECORDINGS, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -252,7 +253,8 @@ def compile_graphs(
     """
     n_mels = checkpoint.dims.n_mels
     source = options.audio or options.calibrate
-    mels = windows(source, n_mels, N_VERIFICATION) if source else [synthetic_window(n_mels)]
+    sources = [source] if source else [SAMPLES / name for name in RECORDINGS]
+    mels = [mel for each in sources for mel in windows(each, n_mels, N_VERIFICATION)]
     calibration = []
     if options.calibrate:
         calibration = windows(options.calibrate, n_mels, N_CALIBRATION)
@@ -261,7 +263,7 @@ def compile_graphs(
     log.write_bytes(b"")
     toolchain = Toolchain(options.toolchain_python or environment(say), log)
     try:
-        signal = f"{len(mels)} windows of {source.name}" if source else SYNTHETIC
+        signal = f"{len(mels)} windows of {source.name if source else 'our samples'}"
         compilation = Compilation(checkpoint, toolchain, mels, signal, calibration, say)
         return [
             compilation.compile(recipe, layers=options.layers, again=options.again)

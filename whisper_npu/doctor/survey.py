@@ -32,6 +32,7 @@ from whisper_npu.options import DeviceOptions
 from whisper_npu.rknpu import clocks, emulator, trials
 from whisper_npu.rknpu.librknnrt import find_library, library_version
 from whisper_npu.rknpu.soc import SOCS, detect
+from whisper_npu.sample_recordings import RECORDINGS, SAMPLES
 from whisper_npu.transcribe import Model
 from whisper_npu.writers import write
 
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     from whisper_npu.machine import Machine
     from whisper_npu.rknpu.soc import Precision, Soc
 
-_HERE = Path(__file__).parent.parent
-_INSTALLED = _HERE / "samples"
-SAMPLES = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "samples"
-RECORDINGS = ("sentence.flac", "two_sentences.flac")
 REPEATS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 _EVERY = 10.0  # seconds between two looks at clocks and temperature

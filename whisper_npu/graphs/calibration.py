@@ -6,9 +6,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from whisper_npu.audio import SAMPLE_RATE, open_audio
+from whisper_npu.audio import open_audio
 from whisper_npu.errors import AudioError
 from whisper_npu.features import WINDOW, log_mel
 
@@ -16,13 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     Float = NDArray[np.float32]
 
 Item = TypeVar("Item")
-
-SYNTHETIC = "a synthetic voice-like sound, no recording"
 
 
 def windows(source: Path, n_mels: int, most: int, n_frames: int = WINDOW) -> list[Float]:
@@ -60,23 +57,3 @@ def _spread(items: Sequence[Item], most: int) -> list[Item]:
     """At most `most` of them, at even distances, the first among them."""
     step = max(1.0, len(items) / most)
     return [items[int(i * step)] for i in range(min(most, len(items)))]
-
-
-def synthetic_window(n_mels: int) -> Float:
-    """A window for lack of a recording: 12 s of gliding harmonics in syllables, with some noise.
-
-    return  (n_mels, 3000)  float32  the same each time
-    """
-    t = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
-    pitch = 130 + 40 * np.sin(2 * np.pi * 0.3 * t) + 15 * np.sin(2 * np.pi * 1.7 * t)  # Hz
-    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
-    formant = 600 + 400 * np.sin(2 * np.pi * 0.9 * t)  # Hz
-    voice = sum(
-        np.exp(-(((k * pitch - formant) / 500) ** 2)) * np.sin(k * phase) for k in range(1, 25)
-    )
-    syllables = np.clip(np.sin(2 * np.pi * 2 * t), 0, 1) ** 0.5 * (
-        np.sin(2 * np.pi * 0.2 * t) > -0.5
-    )
-    noise = np.random.default_rng(0).standard_normal(len(t))
-    samples = (0.1 * syllables * voice + 0.002 * noise).astype(np.float32)
-    return log_mel([samples], n_mels).window(0)

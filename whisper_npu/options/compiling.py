@@ -44,7 +44,7 @@ class CompileOptions:
     audio: Path | None = option(
         None,
         "Recordings on which the finished graph is verified; without this option, those of "
-        "--calibrate, if any.",
+        "--calibrate, else two short samples that come with this program.",
         GRAPHS,
     )
     layers: bool = option(False, "Verify the output of every layer as well.", GRAPHS)
