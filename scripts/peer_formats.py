@@ -15,6 +15,7 @@ import numpy as np
 from ggml_file import openai_tensors, write_ggml
 
 from whisper_npu.checkpoint import Checkpoint
+from whisper_npu.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,9 +81,11 @@ def write_ctranslate2(folder: Path, out: Path) -> None:
     listed = sorted(names, key=names.__getitem__)
     timestamps = [f"<|{i * 0.02:.2f}|>" for i in range(dims.n_vocab - len(listed))]
     spec.register_vocabulary(listed + timestamps)  # older files do not name them
-    spec.config.lang_ids = [names["<|en|>"]]
+    spec.config.lang_ids = [names[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in names]
     spec.config.suppress_ids, spec.config.suppress_ids_begin = [], [names["<|endoftext|>"]]
-    spec.config.alignment_heads = [[0, 0]]
+    spec.config.alignment_heads = [
+        [0, 0]
+    ]  # faster-whisper needs some, and uses them for words only
     spec.validate()
     spec.optimize(quantization="int8")
     out.mkdir(parents=True, exist_ok=True)

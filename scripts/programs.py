@@ -36,7 +36,9 @@ class Ours:
         device = DeviceOptions.named(settings["device"], settings.get("emulate"))
         device = replace(device, threads=settings["threads"])
         self._model = whisper_npu.load_model(model, device=device)
-        self._options = whisper_npu.TranscribeOptions(beam_size=settings["beams"])
+        self._options = whisper_npu.TranscribeOptions(
+            beam_size=settings["beams"], skip_silence=True
+        )
 
     def transcribe(self, recording: str) -> str:
         return self._model.transcribe(recording, self._options).text

@@ -42,7 +42,7 @@ FLOORS = [
         "events",
         "audio catalogue settings",
         "cache closeness cues disks figures held languages locks options stages transcript",
-        "errors messages",
+        "errors messages sample_recordings",
     )
 ]
 

@@ -36,10 +36,11 @@ def test_none_is_missing_and_all_are_small() -> None:
     assert sum(path.stat().st_size for path in SAMPLES.iterdir()) <= 700_000
 
 
-@pytest.mark.parametrize("file", ["sentence.flac", "two_sentences.flac", "long.flac"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
 def test_real_weights_hear_them_word_for_word(
-    file: str, command_line: CommandLine, tiny_en: Path
+    row: dict[str, Any], command_line: CommandLine, tiny_en: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (row,) = (row for row in ROWS if row["file"] == file)
-    result = command_line("transcribe", SAMPLES / file, "-m", tiny_en, "--device", "cpu")
+    """Nothing where nobody speaks, too: the command as it is, without our tests' settings."""
+    monkeypatch.delenv("WHISPER_NPU_SKIP_SILENCE")
+    result = command_line("transcribe", SAMPLES / row["file"], "-m", tiny_en, "--device", "cpu")
     assert (result.code, " ".join(result.out.split())) == (0, row["text"])

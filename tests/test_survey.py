@@ -21,13 +21,13 @@ from whisper_npu.doctor import diagnose, survey
 from whisper_npu.doctor.survey import Subject, survey_files, without_person
 from whisper_npu.errors import DeviceFault
 from whisper_npu.reports.board import board_page
+from whisper_npu.sample_recordings import RECORDINGS, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from browser import Reader
 
-PLAYED = survey.RECORDINGS  # before `quick` shortens them
 BRIEF = replace(GREEDY, sample_len=3)  # random weights talk without end
 SCRIPT = Path(board_table.__file__)
 
@@ -259,4 +259,4 @@ def test_subjects_differ_by_emulation(micro: Path, tmp_path: Path) -> None:
 
 
 def test_the_samples_are_there() -> None:
-    assert [name for name in PLAYED if not (survey.SAMPLES / name).is_file()] == []
+    assert [name for name in RECORDINGS if not (SAMPLES / name).is_file()] == []

