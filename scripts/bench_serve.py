@@ -6,9 +6,10 @@
 
 `load` counts what becomes of many requests, and looks at the memory of the server. `peers` starts
 both servers in turn and measures, through the package openai: from the start of the process to the
-first words (cold), and seconds of audio a second with one client and with four. MODEL is a
-CTranslate2 folder, which both read; PYTHON an interpreter with faster-whisper. speaches, the server
-that is built on it, is not on PyPI: its place is taken by `peer`, twenty lines around the library.
+first words (cold), the seconds of audio a second with one client and with four, and the processor
+time that a second of audio takes. MODEL is a CTranslate2 folder, which both read; PYTHON an
+interpreter with faster-whisper. speaches, the server that is built on it, is not on PyPI: its place
+is taken by `peer`, twenty lines around the library.
 """
 
 from __future__ import annotations
@@ -104,6 +105,12 @@ def descriptors(process: subprocess.Popen[str]) -> int:
     return len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208  of another process
 
 
+def worked(process: subprocess.Popen[str]) -> float:
+    """Seconds of processor time that a process has used, its threads included."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def load(model: str, recording: Path, at_once: int, in_a_row: int) -> None:
     """How many requests got which status, and the memory before, between and after."""
     import openai
@@ -138,24 +145,25 @@ def peers(model: str, recordings: list[Path], python: str, rounds: int, threads:
     """A Markdown table: medians over rounds in which both take turns."""
     with_beams = ours(model, "--threads", str(threads))
     beside = [python, __file__, "peer", model, "--threads", str(threads)]
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found: dict[str, list[tuple[float, ...]]] = {}
     for _ in range(rounds):
         for name, command in (("whisper-npu", with_beams), ("faster-whisper", beside)):
             found.setdefault(name, []).append(_measured(command, recordings))
             print(name, found[name][-1], file=sys.stderr, flush=True)
-    print("| server | cold start to the text of the first | 1 client | 4 clients |")
-    print("|---|---|---|---|")
+    print("| server | cold start to the first text | 1 client | 4 clients | processor time |")
+    print("|---|---|---|---|---|")
     for name, rows in found.items():
-        cold, one, four = (median(column) for column in zip(*rows, strict=True))
-        print(f"| {name} | {cold:.2f} s | {one:.1f} times real time | {four:.1f} |")
+        cold, one, four, work = (median(column) for column in zip(*rows, strict=True))
+        speeds = f"{one:.1f} times real time | {four:.1f}"
+        print(f"| {name} | {cold:.2f} s | {speeds} | {work:.3f} s for each of audio |")
 
 
-def _measured(command: list[str], recordings: list[Path]) -> tuple[float, float, float]:
+def _measured(command: list[str], recordings: list[Path]) -> tuple[float, ...]:
     import soundfile
 
     length = sum(soundfile.info(path).duration for path in recordings)
     began = time.perf_counter()
-    with started(command) as (_, port), client(port) as asking:
+    with started(command) as (process, port), client(port) as asking:
 
         def ask(path: Path) -> str:
             made = asking.audio.transcriptions.create(file=path, model="whisper-1", language="en")
@@ -163,13 +171,13 @@ def _measured(command: list[str], recordings: list[Path]) -> tuple[float, float,
 
         ask(recordings[0])
         cold = time.perf_counter() - began
-        speeds = []
+        speeds, before = [], worked(process)
         for n in (1, 4):
             began = time.perf_counter()
             with ThreadPoolExecutor(n) as clients:
                 list(clients.map(ask, recordings))
             speeds.append(length / (time.perf_counter() - began))
-    return cold, speeds[0], speeds[1]
+        return cold, *speeds, (worked(process) - before) / (2 * length)
 
 
 def main() -> None:

@@ -70,6 +70,7 @@ DOORS = {
     "uvicorn": ("serve.server",),
     "whisper_normalizer": ("comparison.accuracy",),
     "wyoming": ("serve.wyoming",),
+    "zeroconf": ("serve.discovery",),
 }
 
 

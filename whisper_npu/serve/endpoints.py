@@ -96,7 +96,7 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
             await task
 
 
-def error_response(_: Request, error: Exception) -> Response:
+def error_response(_: Request | None, error: Exception) -> Response:
     """An error in the form that OpenAI's clients read."""
     refusal = _refusal(error)
     headers = {}
@@ -132,10 +132,13 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse, as ASGI has it."""
-        if scope["type"] in ("http", "websocket") and (refusal := self._refusal(scope)):
-            await error_response(None, refusal)(scope, receive, send)  # type: ignore[arg-type]
-        else:
+        refusal = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if refusal is None:
             await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # 403, as nothing was accepted
+        else:
+            await error_response(None, refusal)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers = Headers(scope=scope)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from whisper_npu.batch.interrupts import finishing
 from whisper_npu.errors import Interrupted, OptionError, WhisperNpuError
+from whisper_npu.serve.discovery import announced
 from whisper_npu.serve.metrics import Metrics
 from whisper_npu.serve.models import Models
 from whisper_npu.serve.queue import Queue
@@ -19,7 +20,7 @@ from whisper_npu.serve.web import application
 from whisper_npu.serve.wyoming import Connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from whisper_npu.options import DeviceOptions, TranscribeOptions
     from whisper_npu.options.serving import ServeOptions
@@ -115,24 +116,33 @@ class Server:
         """All of it, within an event loop. Raises as `run`."""
         web = asyncio.create_task(self._uvicorn.serve(sockets=[self._http]))
         connections = Connections(self.service)
-        wyoming = self._wyoming and await asyncio.start_server(
-            connections.accept, sock=self._wyoming, limit=1 << 16
-        )
         idle = asyncio.create_task(self._unload_idle())
         try:
-            queue, models = self.service.queue, self.service.models
-            self._tell(await queue.run(models.load, models.names[0]))
-            await web
+            async with self._speaking_wyoming(connections):
+                queue, models = self.service.queue, self.service.models
+                self._tell(await queue.run(models.load, models.names[0]))
+                await web
         finally:
             self.stop()
             await web
-            if wyoming:
-                wyoming.close()
             await connections.close()
             idle.cancel()
             self.service.queue.close()
             self.service.models.close()
             self._close()
+
+    @asynccontextmanager
+    async def _speaking_wyoming(self, connections: Connections) -> AsyncIterator[None]:
+        """Accept Home Assistants while the block runs."""
+        if self._wyoming is None:
+            yield
+            return
+        server = await asyncio.start_server(connections.accept, sock=self._wyoming, limit=1 << 16)
+        async with announced(*self._wyoming.getsockname()[:2]):
+            try:
+                yield
+            finally:
+                server.close()
 
     def _tell(self, device: str) -> None:
         host = self.service.options.host

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from whisper_npu.errors import WhisperNpuError
-from whisper_npu.serve import bazarr, openai, page
+from whisper_npu.serve import bazarr, live, openai, page
 from whisper_npu.serve.endpoints import Guard, error_response
 from whisper_npu.serve.refusals import Refusal
 
@@ -31,6 +31,7 @@ def application(service: Service) -> ASGIApp:
             *openai.routes(service),
             *bazarr.routes(service),
             *page.routes(service),
+            live.route(service),
         ],
         exception_handlers=dict.fromkeys(
             (Refusal, WhisperNpuError, HTTPException, OSError, Exception), error_response
