@@ -124,7 +124,16 @@ def load(model: str, recording: Path, at_once: int, in_a_row: int) -> None:
             return str(error.status_code)
         return "200"
 
-    quick = ("--sample-len", "8", "--temperature-increment-on-fallback", "none", "-l", "en")
+    quick = (
+        "--threads",
+        "1",
+        "--sample-len",
+        "8",
+        "--temperature-increment-on-fallback",
+        "none",
+        "-l",
+        "en",
+    )
     with started(ours(model, *quick)) as (process, port), client(port) as asking:
         for _ in range(20):
             ask(asking)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from serving import BOUNDARY, Reply, ask, form, serving, upload
 
+from whisper_npu.languages import LANGUAGES
 from whisper_npu.options import TranscribeOptions
 from whisper_npu.serve import uploads
 
@@ -282,6 +283,21 @@ def test_a_model_that_is_idle_is_unloaded_and_comes_back(small: Path) -> None:
         until(lambda: idle.service.models.loaded == [])
         assert works(idle)
         until(lambda: idle.service.models.loaded == [])
+
+
+def test_several_models_by_name(small: Path, random_model: Callable[[str], Path]) -> None:
+    with serving(small, random_model("micro.en"), options=QUICK) as both:
+        assert both.service.models.loaded == ["micro"]
+        assert upload(both, PATH, FILE, model="micro.en").status == 200
+        assert both.service.models.loaded == ["micro", "micro.en"]
+        assert ask(both, "GET", "/v1/models/micro.en").json["id"] == "micro.en"
+        assert upload(both, "/v1/audio/translations", FILE, model="micro").status == 200
+
+
+def test_the_language_is_detected(server: Server) -> None:
+    found = upload(server, "/detect-language", {"audio_file": ("a.flac", SPEECH)}).json
+    assert LANGUAGES[found["language_code"]] == found["detected_language"]
+    assert 0 < found["confidence"] < 1
 
 
 def test_metrics_count(server: Server) -> None:

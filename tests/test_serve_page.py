@@ -109,6 +109,25 @@ def test_everything_is_reached_by_tab(opened: Page) -> None:
     assert reached[:2] == ["file", "speak"]
 
 
+def test_the_token_is_asked_for_once(browser: Browser, tiny_en: Path) -> None:
+    with serving(tiny_en, token="secret") as guarded:
+        known = {"username": "anybody", "password": "secret"}
+        context = browser.new_context(http_credentials=known)  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{guarded.port}/")
+        page.set_input_files("#file", SPEECH)
+        until(page, "!document.getElementById('results').hidden")
+        opened = page.evaluate(
+            """() => new Promise((tell) => {
+              const socket = new WebSocket(location.href.replace("http", "ws"));
+              socket.onopen = () => { socket.close(); tell(true); };
+              socket.onerror = () => tell(false);
+            })"""
+        )
+        assert opened
+        context.close()
+
+
 def test_what_the_page_reads(server: Server) -> None:
     found = upload(server, "/transcribe", {"file": ("a.flac", SPEECH.read_bytes())})
     events = [json.loads(line) for line in found.text.splitlines()]
