@@ -95,7 +95,7 @@ async def _asked(socket: WebSocket) -> dict[str, Any]:
 
 
 @dataclass
-class Captions:
+class SpokenSoFar:
     """All that a stream has told, as clients see it."""
 
     segments: list[Segment] = field(default_factory=list)
@@ -151,7 +151,7 @@ class Conversation:
             language=language(_text(asked, "language"), service.defaults.language),
             initial_prompt=_text(asked, "initial_prompt"),
         )
-        self._heard = Captions()
+        self._heard = SpokenSoFar()
         self._waiting: list[Float] = []
         self._news = asyncio.Condition()
         self._has_ended = False
