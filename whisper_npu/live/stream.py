@@ -159,6 +159,8 @@ class SpeechStream:
             self._next_look = now + step
             if now / SAMPLE_RATE - self._spoken_until > _STALE:
                 self._context = self._context if not self._n_segments else ()
+        if self._length > _FULL:
+            return self._conclude()
         if now < self._next_look:
             return []
         self._next_look += step
@@ -182,7 +184,7 @@ class SpeechStream:
         events += self._make_final(words[:n_final])
         events += self._show(words[n_final:])
         if self._length > _LONGEST:
-            events += self._shorten()
+            self._shorten()
         return events
 
     def _conclude(self) -> list[LiveEvent]:
@@ -295,7 +297,8 @@ class SpeechStream:
         for placed in words:
             self._finals.append(placed)
             self._segment.append(placed)
-            if placed[0].text.strip()[-1:] in SENTENCE_ENDS and placed[0].text.strip():
+            long = placed[0].end - self._segment[0][0].start > _LONGEST
+            if long or _ends_sentence(placed[0]):
                 events += self._end_segment()
         self._spoken_until = words[-1][0].end
         return events
@@ -337,19 +340,18 @@ class SpeechStream:
         else:
             self._context = ()
 
-    def _shorten(self) -> list[LiveEvent]:
+    def _shorten(self) -> None:
         """Forget the beginning of a long utterance: whole words, best a whole sentence."""
         end = self._end / SAMPLE_RATE
         old = [i for i, (word, _) in enumerate(self._finals, 1) if word.end <= end - _KEPT]
         if not old:
-            return self._conclude() if self._length > _FULL else []
-        ends = [i for i in old if self._finals[i - 1][0].text.strip()[-1:] in SENTENCE_ENDS]
+            return
+        ends = [i for i in old if _ends_sentence(self._finals[i - 1][0])]
         n = (ends or old)[-1]
         self._say_before(self._finals[:n])
         at = self._finals[n - 1][0].end
         self._finals = self._finals[n:]
         self._keep(self._end / SAMPLE_RATE - at)
-        return []
 
 
 def _agrees(checkpoint: Checkpoint, options: StreamOptions) -> bool:
@@ -357,6 +359,11 @@ def _agrees(checkpoint: Checkpoint, options: StreamOptions) -> bool:
     if options.policy == AUTO:
         return checkpoint.dims.n_text_layer < checkpoint.dims.n_audio_layer
     return options.policy == AGREEMENT
+
+
+def _ends_sentence(word: Word) -> bool:
+    text = word.text.strip()
+    return text != "" and text[-1] in SENTENCE_ENDS
 
 
 def _joined(words: Sequence[Word]) -> tuple[Word, ...]:
