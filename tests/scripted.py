@@ -103,7 +103,7 @@ class ScriptedDevice:
 
 @dataclass
 class Blank:
-    """Features that say only which window they are."""
+    """Features (1, 2) that say only which window they are."""
 
     n_frames: int
 
@@ -112,7 +112,7 @@ class Blank:
         return self.n_frames / 100
 
     def window(self, start: int, n_frames: int = 3000, *, silence: bool = False) -> Float:
-        return np.array([start, n_frames], np.float32)
+        return np.array([[start, n_frames]], np.float32)
 
 
 def saying(vocabulary: Vocabulary, *tokens: int, no_speech: float = 0.0) -> Logits:

@@ -263,7 +263,7 @@ def test_silence_is_not_decoded_and_times_stay() -> None:
     done = [e.seconds for e in events if isinstance(e, WindowDone)]
     assert done == pytest.approx([30, 52, 82, 95, 98, 128, 130], abs=0.05)
     windows = cast("ScriptedDevice", made.device).windows
-    assert [(start, size) for start, size in windows] == [
+    assert [(start, size) for ((start, size),) in windows] == [
         (3000, 2201), (9500, 300),
     ]  # fmt: skip
     assert len(asked) == 2
