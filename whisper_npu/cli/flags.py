@@ -82,7 +82,7 @@ def _flag(name: str, hint: Any, default: Any, one: Option) -> inspect.Parameter:
         more["parser"] = _parser(one, one.read or read)
         more["metavar"] = one.metavar or "|".join(one.choices) or metavar
     text = one.text
-    if shown := "" if hint is bool else _shown(default):
+    if shown := ("on" if default else "") if hint is bool else _shown(default):
         text += f" (default: {shown})"
     names = [flag, one.short] if one.short else [flag]
     info = typer.Option(*names, help=text, show_default=False, **more)

@@ -54,8 +54,8 @@ class DeviceOptions:
     )
     short_windows: bool = option(
         False,
-        "Encode only the sound and a little more where less than 30 seconds of it is left, on the "
-        "CPU or with graphs for 10 and 20 seconds: faster, less exact.",
+        "Do not fill up the last piece of a recording, or a short recording, to 30 seconds: "
+        "faster, less exact. On the NPU this needs graphs compiled for 10 and 20 seconds.",
         MODEL,
     )
     emulate: str | None = option(

@@ -50,7 +50,7 @@ class DoctorOptions:
     )
     load_seconds: float = option(
         300.0,
-        "With --report, for how many of those seconds the board works without a pause.",
+        "With --report, for how many seconds the board works at full load.",
         DIAGNOSIS,
         metavar="SECONDS",
         least=0,

@@ -47,15 +47,15 @@ class TranscribeOptions:
     )
     skip_silence: bool = option(
         False,
-        "Skip long silence, where a model may invent text, as the command does unless told "
-        "otherwise: windows in which no voice is detected, and the silence at both ends of the "
-        "others.",
+        "Do not transcribe long silence, where a model may invent text: windows of 30 seconds in "
+        "which no voice is detected, and the silence at both ends of the others.",
         SPEECH,
         typed=True,
     )
     vad: bool = option(
         False,
-        "Transcribe only the parts where a voice is detected, and cut out the pauses between them.",
+        "Transcribe only the parts where a voice is detected (voice activity detection), and cut "
+        "out the pauses between them, too; --skip-silence leaves those within a window.",
         SPEECH,
     )
     vad_threshold: float = option(
@@ -86,8 +86,8 @@ class TranscribeOptions:
     temperature: tuple[float, ...] = option(
         (0.0,),
         "How far to depart from the likeliest text: at 0 not at all, above 0 tokens are drawn at "
-        "random. Several rising numbers, such as 0,0.4,0.8, are tried in turn while a window "
-        "fails.",
+        "random. Several rising numbers, such as 0,0.4,0.8, are tried in turn while the text "
+        "repeats itself or is improbable.",
         SEARCH,
         read=numbers,
         metavar="NUMBER,...",
@@ -156,8 +156,8 @@ class TranscribeOptions:
     )
     temperature_increment_on_fallback: float | None = option(
         0.2,
-        "When a window fails, try it again with this much more temperature, up to 1; none: do "
-        "not try again.",
+        "When the text repeats itself or is improbable, try again with this much more "
+        "temperature, up to 1, unless --temperature has several numbers; none: do not try again.",
         FALLBACK,
         above=0,
         read=number_or_none,
