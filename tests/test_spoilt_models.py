@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import TYPE_CHECKING
 
@@ -59,3 +60,16 @@ def test_spoilt_files(tmp_path: Path) -> None:
         path.write_bytes(pristine[path])
     assert len(refusals) > 200
     assert not [message for message in refusals if "\n" in message]
+
+
+@pytest.mark.timeout(30)  # a list of all ids that there might be takes minutes, and the memory
+@pytest.mark.parametrize("name", ["a", "<|endoftext|>"])
+def test_a_token_with_an_id_beyond_all_bounds(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary, added = content["model"]["vocab"], content["added_tokens"]
+    vocabulary[name] = 2**31
+    content["added_tokens"] = [token for token in added if token["content"] != name]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="2147483649 tokens and the model"):
+        open_everything(folder)

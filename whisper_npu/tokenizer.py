@@ -37,6 +37,7 @@ class Tokenizer:
         self._vocabulary = checkpoint.vocabulary
         held = self._vocabulary.file
         self._path = held.path
+        self._n_vocab = checkpoint.dims.n_vocab
         file = f"{held.path.resolve()} {held.inode} {held.size} {held.mtime_ns} {_LAYOUT}"
         kept = cache.folder() / "vocabularies" / f"{zlib.crc32(file.encode()):08x}.json"
         self._table = cache.remembered(kept)
@@ -57,23 +58,26 @@ class Tokenizer:
 
     def _check(self, checkpoint: Checkpoint) -> None:
         """Whether this is the vocabulary of that model, as far as numbers tell."""
-        self._n_vocab = n_vocab = checkpoint.dims.n_vocab
+        n_vocab = self._n_vocab
         n_named = self.eot + len(self._table["names"])
         # some name the timestamps, some do not
         n_tokens = (
             n_named if n_named > self.timestamp_begin else self.timestamp_begin + N_TIMESTAMPS
         )
         if n_vocab not in (n_named, n_tokens):
-            raise ModelError(
-                f"{self._path} has {n_tokens} tokens and the model {n_vocab}: "
-                "they belong to different models"
-            )
+            raise self._of_another_model(n_tokens)
         for name, token in checkpoint.special_tokens.items():
             if name in self._table["names"] and self._special(name) != token:
                 raise ModelError(
                     f"{self._path} has {name} as token {self._special(name)}, the configuration "
                     f"as {token}: they belong to different models"
                 )
+
+    def _of_another_model(self, n_tokens: int) -> ModelError:
+        return ModelError(
+            f"{self._path} has {n_tokens} tokens and the model {self._n_vocab}: "
+            "they belong to different models"
+        )
 
     @cached_property
     def _bpe(self) -> Any:
@@ -94,6 +98,8 @@ class Tokenizer:
         eot = self._bpe.token_to_id("<|endoftext|>")
         if eot is None:
             raise ModelError(f"{self._path} has no token <|endoftext|>: not a Whisper tokenizer")
+        if max(names) >= self._n_vocab:  # before a list of them all is made: it may be 2^32
+            raise self._of_another_model(max(names) + 1)
         texts = [bytes_of(names.get(token, "")) for token in range(eot)]
         simple = b"".join(texts).decode(errors="replace") == self._join(range(eot))
         return {
