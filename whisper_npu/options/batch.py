@@ -41,6 +41,19 @@ def require_plain(name: str | None) -> None:
         )
 
 
+def output_format_option() -> tuple[str, ...]:
+    """What files to write, of a batch and of what is listened to."""
+    return option(
+        ("txt",),
+        f"Formats to write: {', '.join(FORMATS)}, several with commas between them, or all.",
+        OUTPUT,
+        short="-f",
+        read=formats,
+        choices=FORMATS,
+        metavar="FORMAT,...",
+    )
+
+
 @dataclass(frozen=True)
 class InputOptions:
     """Which files of a folder are meant."""
@@ -87,15 +100,7 @@ class BatchOptions:
         read=folder,
         metavar="FOLDER",
     )
-    output_format: tuple[str, ...] = option(
-        ("txt",),
-        f"Formats to write: {', '.join(FORMATS)}, several with commas between them, or all.",
-        OUTPUT,
-        short="-f",
-        read=formats,
-        choices=FORMATS,
-        metavar="FORMAT,...",
-    )
+    output_format: tuple[str, ...] = output_format_option()
     skip_existing: bool = option(
         False,
         "Skip a recording when its files exist, whatever model and options they were made with.",

@@ -8,10 +8,15 @@ from typing import NamedTuple
 
 from whisper_npu.errors import OptionError
 from whisper_npu.languages import language_code
-from whisper_npu.options.batch import FORMATS, folder, formats, require_plain
+from whisper_npu.options.batch import folder, output_format_option, require_plain
 from whisper_npu.options.option import OUTPUT, PROMPTS, SPEECH, check, option
 from whisper_npu.options.speech import require_detector
-from whisper_npu.options.transcription import AUTO, AUTO_EACH
+from whisper_npu.options.transcription import (
+    AUTO,
+    AUTO_EACH,
+    task_option,
+    vad_threshold_option,
+)
 
 SOUND = "Sound"  # heading in --help
 ATTENTION, AGREEMENT = "attention", "agreement"  # policies
@@ -36,12 +41,7 @@ PACES = {
 class StreamOptions:
     """How a stream is transcribed. Raises OptionError."""
 
-    task: str = option(
-        "transcribe",
-        "transcribe: write what is said; translate: write it in English.",
-        SPEECH,
-        choices=("transcribe", "translate"),
-    )
+    task: str = task_option()
     language: str = option(
         AUTO,
         "Language that is spoken, as a code or an English name: de or German. auto: detect it at "
@@ -63,13 +63,7 @@ class StreamOptions:
         SPEECH,
         choices=(AUTO, ATTENTION, AGREEMENT),
     )
-    vad_threshold: float = option(
-        0.5,
-        "Take a sound for speech if the detector gives it at least this probability, from 0 to 1.",
-        SPEECH,
-        least=0,
-        most=1,
-    )
+    vad_threshold: float = vad_threshold_option()
     initial_prompt: str | None = option(
         None, "Text that comes before the first words, such as names or a spelling.", PROMPTS
     )
@@ -131,15 +125,7 @@ class ListenOptions:
         read=folder,
         metavar="FOLDER",
     )
-    output_format: tuple[str, ...] = option(
-        ("txt",),
-        f"Formats to write: {', '.join(FORMATS)}, several with commas between them, or all.",
-        OUTPUT,
-        short="-f",
-        read=formats,
-        choices=FORMATS,
-        metavar="FORMAT,...",
-    )
+    output_format: tuple[str, ...] = output_format_option()
     output_name: str | None = option(
         None,
         "Name of the files to write, without extension; without this option, the time at which it "

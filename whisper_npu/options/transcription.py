@@ -28,16 +28,32 @@ PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001  full-width marks are meant
 
 
-@dataclass(frozen=True)
-class TranscribeOptions:
-    """How a recording is transcribed. Raises OptionError when the options contradict each other."""
-
-    task: str = option(
+def task_option() -> str:
+    """What to write, of recordings and of streams."""
+    return option(
         "transcribe",
         "transcribe: write what is said; translate: write it in English.",
         SPEECH,
         choices=("transcribe", "translate"),
     )
+
+
+def vad_threshold_option() -> float:
+    """What counts as a voice, of recordings and of streams."""
+    return option(
+        0.5,
+        "Take a sound for speech if the detector gives it at least this probability, from 0 to 1.",
+        SPEECH,
+        least=0,
+        most=1,
+    )
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """How a recording is transcribed. Raises OptionError when the options contradict each other."""
+
+    task: str = task_option()
     language: str = option(
         AUTO,
         "Language that is spoken, as a code or an English name: de or German. auto: detect it "
@@ -58,13 +74,7 @@ class TranscribeOptions:
         "out the pauses between them, too; --skip-silence leaves those within a window.",
         SPEECH,
     )
-    vad_threshold: float = option(
-        0.5,
-        "Take a sound for speech if the detector gives it at least this probability, from 0 to 1.",
-        SPEECH,
-        least=0,
-        most=1,
-    )
+    vad_threshold: float = vad_threshold_option()
     vad_min_speech_duration_ms: float = option(
         0.0, "Ignore speech shorter than this many milliseconds.", SPEECH, least=0
     )
