@@ -20,7 +20,6 @@ from whisper_npu.events import Language, State, WindowDone
 from whisper_npu.features import FRAMES_PER_SECOND, WINDOW
 from whisper_npu.languages import language_code
 from whisper_npu.listening import hear, listen
-from whisper_npu.live.stream import SpeechStream
 from whisper_npu.options.transcription import AUTO, AUTO_EACH, DEFAULT, TranscribeOptions
 from whisper_npu.pieces import Cut, cut, emptied, ended, inside
 from whisper_npu.speech import SpeechOnly, Voiced, clips
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from whisper_npu.devices.device import Device
     from whisper_npu.events import Event
     from whisper_npu.listening import Features
+    from whisper_npu.live.stream import SpeechStream
     from whisper_npu.options.live import StreamOptions
 
     Float = NDArray[np.float32]
@@ -108,6 +108,8 @@ class Model:
 
     def stream(self, options: StreamOptions | None = None) -> SpeechStream:
         """Begin to transcribe sound while it is made. Raises OptionError."""
+        from whisper_npu.live.stream import SpeechStream
+
         return SpeechStream(self, options)
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from whisper_npu.events import Language
 from whisper_npu.live.events import Final, SegmentDone, Tentative
 from whisper_npu.options.live import StreamOptions
 from whisper_npu.serve.page import files
-from whisper_npu.serve.refusals import BUSY, TOO_LARGE, Refusal, as_refusal
+from whisper_npu.serve.refusals import BUSY, TOO_LARGE, Refusal, refused
 from whisper_npu.serve.service import language
 from whisper_npu.serve.uploads import seconds
 from whisper_npu.transcript import Transcript
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     Speech = tuple[Float, float]  # samples, and the seconds that wait behind them
     Listening = Generator[list[LiveEvent], Speech | None, None]
 
-_log = logging.getLogger(__name__)
 
 END = b"END_OF_AUDIO"
 SHOWN = 10  # completed segments that are told again with each change, as WhisperLive does
@@ -67,10 +65,8 @@ def route(service: Service) -> WebSocketRoute:
         except WebSocketDisconnect:
             pass
         except Exception as error:  # noqa: BLE001  the client is told; a fault of ours is logged
-            refusal = as_refusal(error)
+            refusal = refused(error, "live")
             outcome = str(refusal.status)
-            if refusal.status == 500:
-                _log.exception("live")
             with suppress(RuntimeError, WebSocketDisconnect):  # it has left meanwhile
                 await socket.send_json({"uid": uid, "status": "ERROR", "message": str(refusal)})
                 await socket.close(1013 if refusal.status == BUSY else 1008)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from whisper_npu.errors import AudioError, DeviceError, ModelError, OptionError, OutputError
+
+_log = logging.getLogger(__name__)
 
 BUSY, UNAVAILABLE, TOO_LARGE = 429, 503, 413
 AGAIN = 10  # seconds after which a client that was refused may try again
@@ -40,3 +43,11 @@ def as_refusal(error: Exception) -> Refusal:
     if isinstance(error, OSError):
         return Refusal(UNAVAILABLE, f"the server cannot keep the upload: {error.strerror}")
     return Refusal(500, "internal error; the server's log has more")
+
+
+def refused(error: Exception, protocol: str) -> Refusal:
+    """The same where no web framework logs our own faults: in the log, by the protocol's name."""
+    refusal = as_refusal(error)
+    if refusal.status == 500:
+        _log.error("%s", protocol, exc_info=error)
+    return refusal

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import tempfile
 import wave
 from contextlib import aclosing, suppress
@@ -31,7 +30,7 @@ from wyoming.ping import Ping, Pong
 
 from whisper_npu import transcript
 from whisper_npu.languages import LANGUAGES
-from whisper_npu.serve.refusals import BUSY, Refusal, as_refusal
+from whisper_npu.serve.refusals import BUSY, Refusal, refused
 from whisper_npu.serve.service import language
 from whisper_npu.serve.uploads import Upload
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from whisper_npu.serve.queue import Place
     from whisper_npu.serve.service import Service
 
-_log = logging.getLogger(__name__)
 
 _LINE = 1 << 16  # bytes; most of a frame's first line, and of its data
 _PAYLOAD = 1 << 20  # bytes
@@ -148,10 +146,8 @@ class Connections:
         except ConnectionError:
             pass
         except Exception as error:  # noqa: BLE001  the client is told; a fault of ours is logged
-            refusal = as_refusal(error)
+            refusal = refused(error, "Wyoming")
             outcome = str(refusal.status)
-            if refusal.status == 500:
-                _log.exception("Wyoming")
             with suppress(ConnectionError):
                 await _send(writer, Error(str(refusal), refusal.code))
         finally:
