@@ -62,6 +62,16 @@ def checkpoint(
     return Checkpoint(random_model("short"))
 
 
+@pytest.fixture
+def model(
+    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A small model for whole windows, with a configuration and a cache of its own."""
+    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return str(random_model("micro.en"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real recordings beside the project; tests that need them skip where they are missing."""

@@ -18,19 +18,9 @@ from typer.testing import CliRunner, Result
 from whisper_npu.cli import app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 QUICK = ["--temperature-increment-on-fallback", "none", "--without-timestamps", "--sample-len", "3"]
-
-
-@pytest.fixture
-def model(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return str(random_model("micro.en"))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from whisper_npu.events import WindowDone
 from whisper_npu.options import BatchOptions, DeviceOptions, TranscribeOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from whisper_npu.batch.report import Result
@@ -67,14 +67,6 @@ def recordings(tmp_path: Path) -> Path:
     for i in range(N_RECORDINGS):
         soundfile.write(folder / f"r{i:02}.wav", 0.1 * rng.standard_normal(8000), 16000)
     return folder
-
-
-@pytest.fixture
-def model(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
-    return str(random_model("micro.en"))
 
 
 @dataclass

@@ -21,7 +21,7 @@ from whisper_npu.disks import unwritten
 from whisper_npu.errors import DiskError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from command_line import CommandLine
@@ -105,14 +105,6 @@ def fill(folder: Path) -> None:
     with (folder / "filling").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
-
-
-@pytest.fixture
-def model(
-    random_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    monkeypatch.setenv("WHISPER_NPU_CACHE", str(tmp_path / "cache"))
-    return str(random_model("micro.en"))
 
 
 @pytest.fixture
